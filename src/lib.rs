@@ -1,0 +1,7 @@
+//! Dogsled: a durable, leaderless, self-healing distributed key-value store.
+//!
+//! The layers stand in reading order; each names only layers above it in this list
+//! (`ARCHITECTURE.md` has the picture, and `tests/it/tidy.rs` enforces it).
+
+pub mod types;
+pub mod ambient;

@@ -1,0 +1,3 @@
+//! The program `dogsled`: see the library.
+
+fn main() {}
