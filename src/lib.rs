@@ -4,4 +4,5 @@
 //! (`ARCHITECTURE.md` has the picture, and `tests/it/tidy.rs` enforces it).
 
 pub mod types;
+pub mod wire;
 pub mod ambient;
