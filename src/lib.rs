@@ -6,3 +6,4 @@
 pub mod types;
 pub mod wire;
 pub mod ambient;
+pub mod storage;

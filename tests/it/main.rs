@@ -1,0 +1,5 @@
+//! Everything that is tested from outside the crate, in one binary: a module a subject.
+
+mod power_cut;
+mod storage;
+mod storage_model;
