@@ -7,3 +7,4 @@ pub mod types;
 pub mod wire;
 pub mod ambient;
 pub mod storage;
+pub mod transport;

@@ -3,3 +3,8 @@
 mod power_cut;
 mod storage;
 mod storage_model;
+mod transport;
+mod transport_garbage;
+mod transport_rotation;
+mod transport_security;
+mod transport_suite;
