@@ -6,5 +6,6 @@
 pub mod types;
 pub mod wire;
 pub mod ambient;
+pub mod protocol;
 pub mod storage;
 pub mod transport;

@@ -1,0 +1,366 @@
+//! The machine of one node: it joins the protocols and only routes.
+//!
+//! A client's request becomes a [`Coordination`] under a number; its questions go to
+//! peers as messages and to this node's own store as orders, and the answers of both
+//! come back to it alike. A peer's request becomes an order to the store, answered when
+//! that is done ([`replica`]). Maps with a higher epoch are fetched and lived by.
+//!
+//! Invariants ([`Node::check_invariants`]): every request under way has one timer, no
+//! later than its deadline; every order to the store has someone who waits for it.
+
+mod replica;
+mod epochs;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::types::limits;
+use crate::types::{
+    Applied, ClusterMap, Failure, HybridClock, Moment, NodeId, Now, Outcome, Refusal, Request, Timestamp,
+};
+use crate::wire::{Envelope, Message, ReplicaRequest, ReplicaResponse, RequestId};
+
+use super::LONGEST_TIMEOUT;
+use super::io::{Action, Input, LocalReadResult, NodeSettings, RequestToken, StorageTicket};
+use super::peers::PeerTable;
+use super::request::{Answer, Context, Coordination, DotCounters, Effect};
+
+/// What a node has counted since it started.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct NodeCounters {
+    /// Clients' requests that were coordinated here, forwarded ones included.
+    pub coordinated: u64,
+    /// Peers' requests that were served here as a replica.
+    pub served: u64,
+    /// Requests refused because too much was under way.
+    pub overloaded: u64,
+    /// Questions asked of a further replica because one was late.
+    pub late_replicas: u64,
+    /// Messages refused because their clock was too far ahead.
+    pub clock_skew: u64,
+    /// Requests refused because of their epoch.
+    pub wrong_epoch: u64,
+}
+
+/// The machine of one node.
+#[derive(Debug)]
+pub struct Node {
+    map: ClusterMap,
+    settings: NodeSettings,
+    clock: HybridClock,
+    dots: DotCounters,
+    peers: PeerTable,
+    next_number: u64,
+    active: BTreeMap<u64, Active>,
+    timers: BTreeSet<(Moment, u64)>,
+    /// Orders to the store, and who waits for them.
+    orders: BTreeMap<StorageTicket, replica::Served>,
+    next_ticket: u64,
+    epochs: epochs::Epochs,
+    counters: NodeCounters,
+    /// Kept empty between steps, so that a step does not take memory anew.
+    effects: Vec<Effect>,
+}
+
+#[derive(Debug)]
+struct Active {
+    origin: Origin,
+    began: Moment,
+    wake_at: Moment,
+    coordination: Coordination,
+}
+
+/// Who waits for the outcome.
+#[derive(Clone, Copy, Debug)]
+enum Origin {
+    Client(RequestToken),
+    Peer(NodeId, RequestId),
+}
+
+impl Node {
+    /// A machine that lives by this map, knowing no peer yet.
+    pub fn new(map: ClusterMap, settings: NodeSettings) -> Node {
+        Node {
+            clock: HybridClock::new(settings.recovered_clock, settings.max_clock_skew),
+            map,
+            settings,
+            dots: DotCounters::default(),
+            peers: PeerTable::default(),
+            next_number: 0,
+            active: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            orders: BTreeMap::new(),
+            next_ticket: 0,
+            epochs: epochs::Epochs::default(),
+            counters: NodeCounters::default(),
+            effects: Vec::new(),
+        }
+    }
+
+    /// Takes in what happened and appends what must be done, in order.
+    pub fn handle(&mut self, now: Now, input: Input, actions: &mut Vec<Action>) {
+        match input {
+            Input::Request { token, request } => {
+                let timeout = request.timeout.unwrap_or(self.settings.request_timeout);
+                self.begin(now, Origin::Client(token), request, timeout, actions);
+            }
+            Input::Message { from, envelope } => self.hear(now, from, envelope, actions),
+            Input::PeerUp { peer, incarnation } => {
+                // What an earlier life was asked, it will not answer. A new connection to the
+                // same life changes nothing: its answers still come.
+                if self.peers.incarnation(peer).is_some_and(|earlier| earlier != incarnation) {
+                    self.lose_peer(now, peer, actions);
+                }
+                self.peers.up(peer, incarnation);
+            }
+            Input::PeerDown { peer } => {
+                self.peers.down(peer);
+                self.lose_peer(now, peer, actions);
+            }
+            Input::Committed { ticket, applied } => self.committed(now, ticket, applied, actions),
+            Input::Fetched { ticket, result } => self.fetched(now, ticket, result, actions),
+            Input::StorageRefused { ticket } => self.storage_refused(now, ticket, actions),
+            Input::SendFailed { to, envelope } => {
+                if let Message::Request { id, .. } = envelope.message {
+                    if id == epochs::FETCH {
+                        // Whoever speaks next under a newer epoch is asked for its map.
+                        self.epochs.lost(to);
+                    }
+                    self.answered(now, id, to, Answer::NotSent, actions);
+                }
+            }
+            Input::Tick => self.tick(now, actions),
+        }
+    }
+
+    /// When [`Input::Tick`] is due, if ever.
+    pub fn next_timeout(&self) -> Option<Moment> {
+        self.timers.first().map(|(moment, _)| *moment)
+    }
+
+    /// The map it lives by.
+    pub fn map(&self) -> &ClusterMap {
+        &self.map
+    }
+
+    /// The highest timestamp it gave or saw, to be kept with the next group commit.
+    pub fn clock(&self) -> Timestamp {
+        self.clock.last()
+    }
+
+    /// What it has seen of its peers.
+    pub fn peers(&self) -> &PeerTable {
+        &self.peers
+    }
+
+    /// What it has counted.
+    pub fn counters(&self) -> NodeCounters {
+        self.counters
+    }
+
+    /// How many requests are under way.
+    pub fn requests_under_way(&self) -> usize {
+        self.active.len()
+    }
+
+    /// How many partitions have no quorum of replicas that this node can reach.
+    pub fn partitions_without_quorum(&self) -> u32 {
+        let me = self.settings.actor.node;
+        let reachable = |node: &NodeId| *node == me || self.peers.is_connected(*node);
+        let short = self.map.assignment.0.iter().filter(|replicas| {
+            let alive = replicas.iter().filter(|node| reachable(node)).count();
+            alive < replicas.len() / 2 + 1
+        });
+        u32::try_from(short.count()).expect("there are at most 65,536 partitions")
+    }
+
+    fn begin(&mut self, now: Now, origin: Origin, request: Request, timeout: Duration, actions: &mut Vec<Action>) {
+        if self.active.len() >= limits::REQUESTS_IN_FLIGHT {
+            self.counters.overloaded += 1;
+            let overloaded = Err(Failure::NotApplied(Refusal::Overloaded));
+            return self.deliver(origin, overloaded, actions);
+        }
+        self.counters.coordinated += 1;
+        let number = self.next_number;
+        self.next_number += 1;
+        let deadline = now.moment.plus(timeout.min(LONGEST_TIMEOUT));
+        let forwarded = matches!(origin, Origin::Peer(..));
+        let begun = self.in_context(now, |context| Coordination::begin(request, deadline, forwarded, context));
+        if let Some(coordination) = begun {
+            let wake_at = coordination.next_timeout();
+            self.timers.insert((wake_at, number));
+            self.active.insert(number, Active { origin, began: now.moment, wake_at, coordination });
+        }
+        self.carry_out(number, origin, actions);
+    }
+
+    /// Runs a step of a request; what it wants done is left in `effects`.
+    fn in_context<T>(&mut self, now: Now, step: impl FnOnce(&mut Context<'_>) -> T) -> T {
+        let mut context = Context {
+            now,
+            map: &self.map,
+            settings: &self.settings,
+            peers: &self.peers,
+            clock: &mut self.clock,
+            dots: &mut self.dots,
+            effects: &mut self.effects,
+        };
+        step(&mut context)
+    }
+
+    /// Runs a step of a request that is under way.
+    fn step(
+        &mut self,
+        now: Now,
+        number: u64,
+        actions: &mut Vec<Action>,
+        step: impl FnOnce(&mut Coordination, &mut Context<'_>),
+    ) {
+        let Some(mut active) = self.active.remove(&number) else { return };
+        self.in_context(now, |context| step(&mut active.coordination, context));
+        let origin = active.origin;
+        let wake_at = active.coordination.next_timeout();
+        if wake_at != active.wake_at {
+            self.timers.remove(&(active.wake_at, number));
+            self.timers.insert((wake_at, number));
+            active.wake_at = wake_at;
+        }
+        self.active.insert(number, active);
+        self.carry_out(number, origin, actions);
+    }
+
+    /// Turns what a request wants into actions.
+    fn carry_out(&mut self, number: u64, origin: Origin, actions: &mut Vec<Action>) {
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Ask { to, phase, request } => self.ask(number, phase, to, request, actions),
+                Effect::Late(replica) => {
+                    self.counters.late_replicas += 1;
+                    self.peers.missed(replica);
+                }
+                Effect::Finish(outcome) => {
+                    if let Some(active) = self.active.remove(&number) {
+                        self.timers.remove(&(active.wake_at, number));
+                    }
+                    self.deliver(origin, outcome, actions);
+                }
+            }
+        }
+        self.effects = effects;
+    }
+
+    fn ask(&mut self, number: u64, phase: u8, to: Vec<NodeId>, request: ReplicaRequest, actions: &mut Vec<Action>) {
+        let me = self.settings.actor.node;
+        let (own, others): (Vec<NodeId>, Vec<NodeId>) = to.into_iter().partition(|node| *node == me);
+        if !others.is_empty() {
+            let message = Message::Request { id: wire_id(number, phase), request: request.clone() };
+            let envelope = self.envelope(message);
+            actions.push(Action::Send { to: others, envelope });
+        }
+        if !own.is_empty() {
+            self.ask_own_store(number, phase, request, actions);
+        }
+    }
+
+    fn deliver(&mut self, origin: Origin, outcome: Outcome, actions: &mut Vec<Action>) {
+        match origin {
+            Origin::Client(token) => actions.push(Action::Reply { token, outcome }),
+            Origin::Peer(peer, id) => self.respond(peer, id, ReplicaResponse::Outcome(outcome), actions),
+        }
+    }
+
+    fn respond(&mut self, to: NodeId, id: RequestId, response: ReplicaResponse, actions: &mut Vec<Action>) {
+        let envelope = self.envelope(Message::Response { id, response });
+        actions.push(Action::Send { to: vec![to], envelope });
+    }
+
+    fn envelope(&self, message: Message) -> Envelope {
+        Envelope { epoch: self.map.epoch, clock: self.clock.last(), message }
+    }
+
+    fn new_ticket(&mut self) -> StorageTicket {
+        self.next_ticket += 1;
+        StorageTicket(self.next_ticket)
+    }
+
+    /// A replica has answered, or will not.
+    fn answered(&mut self, now: Now, id: RequestId, from: NodeId, answer: Answer, actions: &mut Vec<Action>) {
+        let (number, phase) = request_of(id);
+        // Only reads say how soon a peer answers; a write waits for its disk.
+        let read = matches!(answer, Answer::Response(ReplicaResponse::Version(_) | ReplicaResponse::Digest(_)));
+        if let (Some(active), true) = (self.active.get(&number), read) {
+            self.peers.answered(from, now.moment.since(active.began));
+        }
+        self.step(now, number, actions, |coordination, context| coordination.answer(from, phase, answer, context));
+    }
+
+    /// Whatever this peer was asked may never be answered.
+    fn lose_peer(&mut self, now: Now, peer: NodeId, actions: &mut Vec<Action>) {
+        self.epochs.lost(peer);
+        let numbers: Vec<u64> = self.active.keys().copied().collect();
+        for number in numbers {
+            self.step(now, number, actions, |coordination, context| coordination.lose(peer, context));
+        }
+    }
+
+    fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {
+        while let Some((moment, number)) = self.timers.first().copied()
+            && moment <= now.moment
+        {
+            // A step that left its timer in the past would keep this loop for ever.
+            self.step(now, number, actions, |coordination, context| coordination.wake(context));
+            if self.timers.first() == Some(&(moment, number)) {
+                unreachable!("request {number} did not move on at {moment:?}");
+            }
+        }
+    }
+
+    fn committed(&mut self, now: Now, ticket: StorageTicket, applied: Applied, actions: &mut Vec<Action>) {
+        let response = match applied {
+            Applied::Stored => ReplicaResponse::Stored,
+            Applied::Superseded { by } => ReplicaResponse::Superseded { by },
+        };
+        self.local_answer(now, ticket, response, actions);
+    }
+
+    fn fetched(&mut self, now: Now, ticket: StorageTicket, result: LocalReadResult, actions: &mut Vec<Action>) {
+        let response = match result {
+            LocalReadResult::Value(version) => ReplicaResponse::Version(version),
+            LocalReadResult::Head(summary) => ReplicaResponse::Digest(summary),
+            LocalReadResult::Scan(found) => ReplicaResponse::Page { entries: found.entries, next: found.next },
+            LocalReadResult::Statistics(statistics) => ReplicaResponse::Statistics(statistics),
+        };
+        self.local_answer(now, ticket, response, actions);
+    }
+
+    fn storage_refused(&mut self, now: Now, ticket: StorageTicket, actions: &mut Vec<Action>) {
+        self.counters.overloaded += 1;
+        let refused = ReplicaResponse::Refused(Refusal::Overloaded);
+        self.local_answer(now, ticket, refused, actions);
+    }
+
+    /// # Panics
+    /// If an invariant of the machine is broken. For the simulator, after each step.
+    pub fn check_invariants(&self) {
+        assert_eq!(self.timers.len(), self.active.len(), "each request has one timer");
+        for (number, active) in &self.active {
+            assert!(self.timers.contains(&(active.wake_at, *number)), "request {number} has lost its timer");
+        }
+        assert!(self.effects.is_empty(), "a step left something undone");
+        assert!(self.active.len() <= limits::REQUESTS_IN_FLIGHT, "too many requests were begun");
+    }
+}
+
+/// The name of a question on the wire: the request's number and the phase it is in.
+fn wire_id(number: u64, phase: u8) -> RequestId {
+    RequestId((number << 8) | u64::from(phase))
+}
+
+fn request_of(id: RequestId) -> (u64, u8) {
+    (id.0 >> 8, (id.0 & 0xff) as u8)
+}
+
+#[cfg(test)]
+#[path = "node_tests.rs"]
+mod tests;
