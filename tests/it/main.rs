@@ -1,6 +1,7 @@
 //! Everything that is tested from outside the crate, in one binary: a module a subject.
 
 mod power_cut;
+mod sim;
 mod storage;
 mod storage_model;
 mod transport;

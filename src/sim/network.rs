@@ -1,0 +1,215 @@
+//! Connections between hosts, as QUIC gives them: frames arrive in order or not at all
+//! while a connection lives, and across connections any suffix may be lost.
+//!
+//! A direction that is blocked holds frames back (they are sent again); once it has been
+//! silent for the idle timeout the receiver gives the connection up, and the sender learns
+//! of that later, from silence. Until an end has learned that a connection is gone, what
+//! it sends vanishes. A new connection may stand before an end has learned that the old
+//! one is gone; then it learns of the new one only.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::types::{Incarnation, Moment};
+
+use super::plan::Plan;
+use super::schedule::{Event, HostIndex, Schedule};
+
+/// One pair of hosts; the end with the lower index is end 0.
+#[derive(Debug, Default)]
+struct Link {
+    generation: u64,
+    up: bool,
+    dialing: bool,
+    /// The connection that each end believes to stand.
+    believed: [Option<u64>; 2],
+    /// Since when what each end sends is blocked.
+    blocked: [Option<Moment>; 2],
+    /// What each end has sent meanwhile.
+    held: [Vec<Bytes>; 2],
+    /// No frame of each end arrives before this.
+    not_before: [Moment; 2],
+}
+
+/// All connections.
+pub(super) struct Network {
+    hosts: usize,
+    links: Vec<Link>,
+    latency: Duration,
+    jitter: Duration,
+    idle_timeout: Duration,
+    pub(super) frames: u64,
+}
+
+impl Network {
+    pub(super) fn new(plan: &Plan) -> Network {
+        let links = (0..plan.nodes * plan.nodes).map(|_| Link::default()).collect();
+        Network {
+            hosts: plan.nodes,
+            links,
+            latency: plan.latency,
+            jitter: plan.jitter,
+            idle_timeout: plan.idle_timeout,
+            frames: 0,
+        }
+    }
+
+    /// The link of two hosts, and which end the first of them is.
+    fn link(&mut self, one: HostIndex, other: HostIndex) -> (&mut Link, usize) {
+        let (a, b) = (one.min(other), one.max(other));
+        (&mut self.links[a * self.hosts + b], usize::from(one > other))
+    }
+
+    fn travel(&self, schedule: &mut Schedule) -> Duration {
+        self.latency + schedule.around(self.jitter)
+    }
+
+    /// Sends a frame; false if the sender knows of no connection.
+    pub(super) fn send(&mut self, schedule: &mut Schedule, from: HostIndex, to: HostIndex, frame: Bytes) -> bool {
+        let arrival = schedule.now.plus(self.travel(schedule));
+        let (link, end) = self.link(from, to);
+        let Some(generation) = link.believed[end] else { return false };
+        if !link.up || link.generation != generation {
+            return true;
+        }
+        if link.blocked[end].is_some() {
+            link.held[end].push(frame);
+            return true;
+        }
+        let arrival = arrival.max(link.not_before[end]);
+        link.not_before[end] = arrival;
+        self.frames += 1;
+        schedule.at(arrival, Event::Frame { generation, from, to, frame });
+        true
+    }
+
+    /// Whether a frame that arrives now is taken.
+    pub(super) fn receives(&mut self, generation: u64, from: HostIndex, to: HostIndex) -> bool {
+        let (link, end) = self.link(to, from);
+        link.up && link.generation == generation && link.believed[end] == Some(generation)
+    }
+
+    /// An end is told of a connection; false if it is gone already.
+    pub(super) fn connected(&mut self, generation: u64, end: HostIndex, peer: HostIndex) -> bool {
+        let (link, end) = self.link(end, peer);
+        let stands = link.up && link.generation == generation;
+        if stands {
+            link.believed[end] = Some(generation);
+        }
+        stands
+    }
+
+    /// An end is told that a connection is gone; false if it knows of a newer one, or knew.
+    pub(super) fn disconnected(&mut self, generation: u64, end: HostIndex, peer: HostIndex) -> bool {
+        let (link, end) = self.link(end, peer);
+        let news = link.believed[end] == Some(generation);
+        if news {
+            link.believed[end] = None;
+        }
+        news
+    }
+
+    /// Tries to connect two hosts in their present lives; later again if one does not answer.
+    pub(super) fn dial(
+        &mut self,
+        schedule: &mut Schedule,
+        (a, incarnation_a): (HostIndex, Option<Incarnation>),
+        (b, incarnation_b): (HostIndex, Option<Incarnation>),
+    ) {
+        let (to_a, to_b) = (self.travel(schedule), self.travel(schedule));
+        let (link, end_a) = self.link(a, b);
+        link.dialing = false;
+        if link.up {
+            return;
+        }
+        let (Some(life_a), Some(life_b), [None, None]) = (incarnation_a, incarnation_b, link.blocked) else {
+            return self.redial(schedule, a, b);
+        };
+        link.up = true;
+        link.generation += 1;
+        let generation = link.generation;
+        // The side that is told later must not hear frames before that.
+        let (told_a, told_b) = (schedule.now.plus(to_a), schedule.now.plus(to_b));
+        link.not_before[end_a] = told_b;
+        link.not_before[1 - end_a] = told_a;
+        schedule.at(told_a, Event::Connected { generation, end: a, peer: b, incarnation: life_b });
+        schedule.at(told_b, Event::Connected { generation, end: b, peer: a, incarnation: life_a });
+    }
+
+    fn redial(&mut self, schedule: &mut Schedule, a: HostIndex, b: HostIndex) {
+        let (link, _) = self.link(a, b);
+        if !std::mem::replace(&mut link.dialing, true) {
+            let pause = schedule.between(Duration::from_millis(20), Duration::from_millis(300));
+            schedule.after(pause, Event::Dial { a, b });
+        }
+    }
+
+    /// A connection breaks: what is under way is lost, and each end learns of it by and by.
+    pub(super) fn reset(&mut self, schedule: &mut Schedule, one: HostIndex, other: HostIndex) {
+        self.sever(schedule, one, other);
+    }
+
+    fn sever(&mut self, schedule: &mut Schedule, one: HostIndex, other: HostIndex) {
+        let idle_timeout = self.idle_timeout;
+        let (link, end) = self.link(one, other);
+        link.up = false;
+        link.held = Default::default();
+        for (host, peer, believed) in [(one, other, link.believed[end]), (other, one, link.believed[1 - end])] {
+            if let Some(generation) = believed {
+                // A reset that arrives, or the silence that stands for one.
+                let soon = schedule.chance(0.5);
+                let learns =
+                    schedule.between(Duration::ZERO, if soon { Duration::from_millis(5) } else { idle_timeout });
+                schedule.after(learns, Event::Disconnected { generation, end: host, peer });
+            }
+        }
+        self.redial(schedule, one, other);
+    }
+
+    /// A host has died: it knows of no connection any more, its peers will learn.
+    pub(super) fn host_died(&mut self, schedule: &mut Schedule, host: HostIndex) {
+        for peer in (0..self.hosts).filter(|peer| *peer != host) {
+            let (link, end) = self.link(host, peer);
+            link.believed[end] = None;
+            self.sever(schedule, host, peer);
+        }
+    }
+
+    /// At the beginning everybody looks for everybody.
+    pub(super) fn start(&mut self, schedule: &mut Schedule) {
+        for a in 0..self.hosts {
+            for b in a + 1..self.hosts {
+                self.redial(schedule, a, b);
+            }
+        }
+    }
+
+    /// Nothing that `from` sends reaches `to` any more.
+    pub(super) fn block(&mut self, schedule: &mut Schedule, from: HostIndex, to: HostIndex) {
+        let now = schedule.now;
+        let idle_timeout = self.idle_timeout;
+        let (link, end) = self.link(from, to);
+        if link.blocked[end].is_none() {
+            link.blocked[end] = Some(now);
+            schedule.after(idle_timeout, Event::Silent { from, to, since: now });
+        }
+    }
+
+    /// The receiver has heard nothing for the idle timeout, if the block still lasts.
+    pub(super) fn silent(&mut self, schedule: &mut Schedule, from: HostIndex, to: HostIndex, since: Moment) {
+        let (link, end) = self.link(from, to);
+        if link.blocked[end] == Some(since) && link.up {
+            self.sever(schedule, from, to);
+        }
+    }
+
+    /// Everything gets through again; what was held back is sent once more.
+    pub(super) fn unblock(&mut self, schedule: &mut Schedule, from: HostIndex, to: HostIndex) {
+        let (link, end) = self.link(from, to);
+        link.blocked[end] = None;
+        for frame in std::mem::take(&mut link.held[end]) {
+            self.send(schedule, from, to, frame);
+        }
+    }
+}
