@@ -9,4 +9,5 @@ pub mod ambient;
 pub mod protocol;
 pub mod storage;
 pub mod transport;
+pub mod node;
 pub mod sim;

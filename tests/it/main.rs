@@ -1,5 +1,6 @@
 //! Everything that is tested from outside the crate, in one binary: a module a subject.
 
+mod node;
 mod power_cut;
 mod sim;
 mod storage;
