@@ -10,4 +10,5 @@ pub mod protocol;
 pub mod storage;
 pub mod transport;
 pub mod node;
+pub mod server;
 pub mod sim;

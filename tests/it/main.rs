@@ -1,7 +1,16 @@
 //! Everything that is tested from outside the crate, in one binary: a module a subject.
 
+mod http_harness;
+mod http_hostile;
+mod http_keys;
 mod node;
 mod power_cut;
+mod resp_clients;
+mod resp_commands;
+mod resp_fake;
+mod resp_harness;
+mod resp_hostile;
+mod resp_pipeline;
 mod sim;
 mod storage;
 mod storage_model;
