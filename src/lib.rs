@@ -11,4 +11,6 @@ pub mod storage;
 pub mod transport;
 pub mod node;
 pub mod server;
+pub mod client;
 pub mod sim;
+pub mod bench;

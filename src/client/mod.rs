@@ -1,0 +1,4 @@
+//! Small clients of a running node, for the command line, the benchmark and the tests.
+
+pub mod http;
+pub mod resp;
