@@ -12,5 +12,7 @@ pub mod transport;
 pub mod node;
 pub mod server;
 pub mod client;
+pub mod config;
 pub mod sim;
 pub mod bench;
+pub mod cli;

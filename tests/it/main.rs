@@ -1,10 +1,17 @@
 //! Everything that is tested from outside the crate, in one binary: a module a subject.
 
+mod cli_commands;
+mod cli_docs;
+mod cli_up;
+mod docs;
 mod http_harness;
 mod http_hostile;
 mod http_keys;
+mod logging;
 mod node;
 mod power_cut;
+mod process;
+mod readme;
 mod resp_clients;
 mod resp_commands;
 mod resp_fake;
@@ -14,6 +21,7 @@ mod resp_pipeline;
 mod sim;
 mod storage;
 mod storage_model;
+mod tidy;
 mod transport;
 mod transport_garbage;
 mod transport_rotation;
