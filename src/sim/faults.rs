@@ -13,6 +13,8 @@ use super::world::World;
 pub(super) enum Fault {
     /// One of this kind happens now, and the next one some time later.
     Strike(Kind),
+    /// Another one just after one: what is rare alone is rarer together.
+    Aftershock(Kind),
     /// A host that died starts.
     Start(HostIndex),
     /// A host that stood still goes on.
@@ -61,6 +63,7 @@ pub(super) fn kinds(rates: &FaultRates) -> Vec<(Kind, Duration)> {
 }
 
 const SHORT: Duration = Duration::from_millis(20);
+const AFTERSHOCK: Duration = Duration::from_millis(50);
 
 fn outage(schedule: &mut Schedule) -> Duration {
     // Mostly short; now and then longer than every timeout.
@@ -88,7 +91,14 @@ impl World {
                 let (_, mean) = mean.expect("only what the plan has strikes");
                 let next = self.schedule.around(mean);
                 self.schedule.after(next, Event::Fault(Fault::Strike(kind)));
+                if self.schedule.chance(0.3) {
+                    let present = kinds(&self.plan.faults);
+                    let (kind, _) = present[self.schedule.pick(present.len())];
+                    let soon = self.schedule.between(Duration::ZERO, AFTERSHOCK);
+                    self.schedule.after(soon, Event::Fault(Fault::Aftershock(kind)));
+                }
             }
+            Fault::Aftershock(kind) => self.strike(kind),
             Fault::Start(host) => self.start(host),
             Fault::Resume(host) => self.resume(host),
             Fault::Unblock(directions) => {
@@ -113,6 +123,9 @@ impl World {
                 self.report.new_maps += 1;
                 self.newest_epoch = self.newest_epoch.next();
                 self.hosts[victim].map.epoch = self.newest_epoch;
+                self.history.note(None, self.schedule.now, || {
+                    format!("n{} is given the map of epoch {}", victim + 1, self.newest_epoch)
+                });
                 self.crash_and_restart(victim);
             }
             Kind::Reset => {

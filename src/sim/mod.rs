@@ -88,7 +88,7 @@ pub fn run(options: SimOptions) -> Result<SimReport, Box<SimFailure>> {
     Err(Box::new(SimFailure {
         seed: options.seed,
         history: world.history.told(),
-        options: world.plan.to_string(),
+        options: world.drawn,
         violations: world.history.violations,
         replay: options.command(),
     }))

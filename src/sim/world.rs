@@ -31,6 +31,8 @@ const REST: Duration = Duration::from_secs(60);
 
 pub(super) struct World {
     pub(super) plan: Plan,
+    /// The plan as it was drawn, for people.
+    pub(super) drawn: String,
     pub(super) schedule: Schedule,
     pub(super) network: Network,
     pub(super) hosts: Vec<Host>,
@@ -93,6 +95,7 @@ impl World {
             next_operation: 0,
             trace: Trace::new(),
             schedule,
+            drawn: plan.to_string(),
             plan,
         };
         world.begin(options.time);
@@ -311,7 +314,11 @@ impl World {
                 self.trace_outcome(token.0, &outcome);
                 self.reply(token, &outcome);
             }
-            Action::InstallMap(map) => self.hosts[index].map = map,
+            Action::InstallMap(map) => {
+                let (now, epoch) = (self.schedule.now, map.epoch);
+                self.history.note(None, now, || format!("n{} lives by the map of epoch {epoch}", index + 1));
+                self.hosts[index].map = map;
+            }
         }
     }
 
@@ -336,6 +343,9 @@ impl World {
             let by = Actor { node: host.id, incarnation: host.incarnation };
             let partition = host.map.partition_of(key);
             self.history.issued(self.schedule.now, by, partition, key, version);
+        }
+        if let Message::Request { request: ReplicaRequest::FetchMap, .. } = &envelope.message {
+            self.history.note(None, self.schedule.now, || format!("n{} asks {to:?} for a newer map", index + 1));
         }
         let frame = wire::encode(&envelope);
         for peer in to {
