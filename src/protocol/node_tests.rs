@@ -266,4 +266,12 @@ fn a_map_that_could_not_be_asked_for_is_asked_for_again() {
             if matches!(envelope.message, Message::Request { id: epochs::FETCH, .. }))
     };
     assert!(again.iter().any(fetches), "{again:?}");
+    // While an answer may still come nobody else is asked; after that, whoever speaks next.
+    let ahead = request(3, 9, ReplicaRequest::Statistics);
+    let meanwhile = step(&mut machine, ahead.clone());
+    assert!(!meanwhile.iter().any(fetches), "{meanwhile:?}");
+    let later = Now { moment: START.moment.plus(Duration::from_millis(500)), wall: START.wall };
+    let mut actions = Vec::new();
+    machine.handle(later, ahead, &mut actions);
+    assert!(actions.iter().any(fetches), "{actions:?}");
 }

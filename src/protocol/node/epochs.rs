@@ -1,10 +1,12 @@
 //! Living by the newest cluster map.
 //!
 //! Invariant: the epoch of the map never goes back; a map is taken only if it is of the
-//! same cluster and does not contradict itself.
+//! same cluster and does not contradict itself. A question for a map that is not answered
+//! in the time of a request is asked anew of whoever speaks next: no lost message can
+//! leave a node behind while it hears from others.
 
 use crate::protocol::io::Action;
-use crate::types::{Epoch, NodeId, Now};
+use crate::types::{Epoch, Moment, NodeId, Now};
 use crate::wire::{Message, ReplicaRequest, ReplicaResponse, RequestId};
 
 use super::Node;
@@ -15,8 +17,8 @@ pub(super) const FETCH: RequestId = RequestId(u64::MAX);
 /// What is known of epochs above the own.
 #[derive(Debug, Default)]
 pub(super) struct Epochs {
-    /// Whom a newer map was asked of, and which epoch it had announced.
-    fetching: Option<(NodeId, Epoch)>,
+    /// Whom a newer map was asked of, and until when others are not.
+    fetching: Option<(NodeId, Moment)>,
 }
 
 impl Epochs {
@@ -30,12 +32,12 @@ impl Epochs {
 
 impl Node {
     /// A peer has spoken under some epoch: fetches its map if that is newer.
-    pub(super) fn notice_epoch(&mut self, from: NodeId, epoch: Epoch, actions: &mut Vec<Action>) {
-        let known = self.epochs.fetching.map_or(self.map.epoch, |(_, epoch)| epoch);
-        if epoch <= known {
+    pub(super) fn notice_epoch(&mut self, now: Now, from: NodeId, epoch: Epoch, actions: &mut Vec<Action>) {
+        let waiting = self.epochs.fetching.is_some_and(|(_, until)| now.moment < until);
+        if epoch <= self.map.epoch || waiting {
             return;
         }
-        self.epochs.fetching = Some((from, epoch));
+        self.epochs.fetching = Some((from, now.moment.plus(self.settings.request_timeout)));
         let envelope = self.envelope(Message::Request { id: FETCH, request: ReplicaRequest::FetchMap });
         actions.push(Action::Send { to: vec![from], envelope });
     }

@@ -33,7 +33,7 @@ impl Node {
         if skew.is_some() {
             self.counters.clock_skew += 1;
         }
-        self.notice_epoch(from, epoch, actions);
+        self.notice_epoch(now, from, epoch, actions);
         match message {
             Message::Response { id, response } if id == epochs::FETCH => self.take_map(now, from, response, actions),
             Message::Response { id, response } => {
