@@ -83,10 +83,11 @@ impl Node {
         Node {
             clock: HybridClock::new(settings.recovered_clock, settings.max_clock_skew),
             map,
-            settings,
             dots: DotCounters::default(),
             peers: PeerTable::default(),
-            next_number: 0,
+            // An answer to an earlier life may still come over a new connection, so no two
+            // lives share numbers: consecutive ones begin far apart (Fibonacci hashing).
+            next_number: settings.actor.incarnation.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 9,
             active: BTreeMap::new(),
             timers: BTreeSet::new(),
             orders: BTreeMap::new(),
@@ -94,6 +95,7 @@ impl Node {
             epochs: epochs::Epochs::default(),
             counters: NodeCounters::default(),
             effects: Vec::new(),
+            settings,
         }
     }
 
