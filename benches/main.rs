@@ -12,8 +12,8 @@ use dogsled::ambient;
 use dogsled::storage::sled::{SledOptions, SledStorage};
 use dogsled::storage::{Committer, Counters, Storage};
 use dogsled::types::{
-    Actor, Content, Counter, Dot, Incarnation, Key, Mutation, NamespaceId, NodeId, PartitionCount, Stamp, Timestamp,
-    Version,
+    Actor, Content, Counter, Dot, Incarnation, Key, Mutation, NamespaceId, NodeId, PartitionCount, Record, Stamp,
+    Timestamp, Version,
 };
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
@@ -60,8 +60,8 @@ fn main() {
     while !meter.is_over() {
         for _ in 0..1_000 {
             let key = key(writes.chance.random_range(0..KEYS));
-            let version = storage.read(PARTITIONS.partition_of(key.token()), &key).expect("the store works");
-            assert!(version.is_some());
+            let held = storage.read(PARTITIONS.partition_of(key.token()), &key).expect("the store works");
+            assert!(held.what.is_some());
         }
         count += 1_000;
     }
@@ -129,7 +129,8 @@ impl Writes {
         let stamp = Stamp { timestamp: Timestamp(self.number), dot: Dot { actor, counter: Counter(self.number) } };
         let key = key(index);
         let version = Version { stamp, expires_at: None, content: Content::Value(Bytes::from(value)) };
-        Mutation::Record { partition: PARTITIONS.partition_of(key.token()), key, version }
+        let record = Record::Last(version);
+        Mutation::Record { partition: PARTITIONS.partition_of(key.token()), key, record }
     }
 }
 

@@ -13,6 +13,7 @@ mod node;
 mod serve;
 mod server;
 mod key;
+mod namespace;
 mod status;
 mod ring;
 mod bench;
@@ -50,8 +51,10 @@ enum Command {
     Put(key::PutArgs),
     /// Delete a key
     Del(key::DelArgs),
-    /// Show where keys live
+    /// Show where keys live, what replicas hold of them, and what became of writes
     Key(key::KeyArgs),
+    /// Show, make and remove namespaces
+    Namespace(namespace::NamespaceArgs),
     /// Show the nodes and whether all is well
     Status(status::StatusArgs),
     /// Show who owns what
@@ -77,6 +80,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Put(args) => key::put(&args),
         Command::Del(args) => key::del(&args),
         Command::Key(args) => key::run(&args),
+        Command::Namespace(args) => namespace::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Ring(args) => ring::run(&args),
         Command::Bench(args) => bench::run(&args),

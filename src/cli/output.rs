@@ -1,10 +1,12 @@
 //! What commands print: a table for people or JSON for programs, from one value.
 
-use std::io::Write;
+use std::io::{BufRead, IsTerminal, Read, Write};
 
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
+
+use super::exit::Told;
 
 /// How to print.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug, ValueEnum)]
@@ -58,6 +60,20 @@ pub fn write_out(bytes: &[u8]) -> anyhow::Result<()> {
 /// Writes a message for people, if anybody listens: results go to stdout, news to stderr.
 pub fn tell(message: &str) {
     let _ = writeln!(std::io::stderr(), "{message}");
+}
+
+/// Asks whether to go on; without a terminal there is nobody to ask.
+///
+/// # Errors
+/// If nobody can be asked.
+pub fn confirm(question: &str) -> anyhow::Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Told(format!("{question} Nobody can be asked here: give --yes")).into());
+    }
+    let _ = write!(std::io::stderr(), "{question} [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().lock().take(64).read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// A table with these columns.

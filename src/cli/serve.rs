@@ -89,6 +89,9 @@ fn options_of(config: &NodeConfig) -> NodeOptions {
         request_timeout: config.requests.timeout,
         hedge_after: config.requests.hedge_after,
         max_clock_skew: config.requests.max_clock_skew,
+        op_id_horizon: config.requests.op_id_horizon,
+        sync_interval: config.sync.interval,
+        collect_interval: config.sync.collect_interval,
         max_value_bytes: usize::try_from(config.requests.max_value_bytes.get()).unwrap_or(usize::MAX),
         cache_bytes: config.storage.cache_bytes.get(),
     }
@@ -111,7 +114,13 @@ fn front_end_options(config: &NodeConfig) -> (RespOptions, HttpOptions) {
         metrics: Arc::clone(&metrics),
         ..RespOptions::default()
     };
-    let http = HttpOptions { password, request_timeout: config.requests.timeout, metrics, ..HttpOptions::default() };
+    let http = HttpOptions {
+        password,
+        request_timeout: config.requests.timeout,
+        map_file: Some(config.cluster.map.clone()),
+        metrics,
+        ..HttpOptions::default()
+    };
     (resp, http)
 }
 

@@ -11,8 +11,6 @@ use serde::de::DeserializeOwned;
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
 
-use crate::types::limits;
-
 /// How long a connection may take to stand.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one exchange may take: far above any request timeout of a node.
@@ -62,6 +60,18 @@ pub struct HttpClient {
     authorization: Option<String>,
 }
 
+/// What a key holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyReply {
+    /// One value.
+    Value(Vec<u8>),
+    /// Several that were written at the same time, described in JSON.
+    Several(Vec<u8>),
+}
+
+/// Header fields: names and values.
+pub type Headers<'a> = &'a [(&'a str, &'a str)];
+
 /// What a request may change, which decides what its failure means.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Effect {
@@ -103,23 +113,37 @@ impl HttpClient {
     /// # Errors
     /// [`ClientError`]: nothing was changed.
     pub fn read_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.parse(&self.read(path, MAX_JSON_BYTES)?).map_err(ClientError::Failed)
+        self.parse(&self.read(path, MAX_JSON_BYTES)?.1).map_err(ClientError::Failed)
     }
 
-    /// Reads a value as it is.
+    /// Reads a value as it is, or what describes several.
     ///
     /// # Errors
     /// [`ClientError`]: nothing was changed; [`ClientError::Refused`] if there is no such key.
-    pub fn read_bytes(&self, path: &str) -> Result<Vec<u8>, ClientError> {
-        self.read(path, limits::MAX_VALUE_BYTES as u64)
+    pub fn read_key(&self, path: &str) -> Result<KeyReply, ClientError> {
+        Ok(match self.read(path, MAX_JSON_BYTES)? {
+            (StatusCode::MULTIPLE_CHOICES, several) => KeyReply::Several(several),
+            (_, value) => KeyReply::Value(value),
+        })
+    }
+
+    /// What JSON from this node says.
+    ///
+    /// # Errors
+    /// [`ClientError::Failed`] if it is something else.
+    pub fn understand<T: DeserializeOwned>(&self, json: &[u8]) -> Result<T, ClientError> {
+        self.parse(json).map_err(ClientError::Failed)
     }
 
     /// Writes a value.
     ///
     /// # Errors
     /// [`ClientError`], which says what may have happened.
-    pub fn put<T: DeserializeOwned>(&self, path: &str, value: &[u8]) -> Result<T, ClientError> {
+    pub fn put<T: DeserializeOwned>(&self, path: &str, headers: Headers<'_>, value: &[u8]) -> Result<T, ClientError> {
         let mut request = self.agent.put(self.url(path)).header("content-type", "application/octet-stream");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if let Some(authorization) = &self.authorization {
             request = request.header("authorization", authorization);
         }
@@ -130,12 +154,30 @@ impl HttpClient {
     ///
     /// # Errors
     /// As [`HttpClient::put`].
-    pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+    pub fn delete<T: DeserializeOwned>(&self, path: &str, headers: Headers<'_>) -> Result<T, ClientError> {
         let mut request = self.agent.delete(self.url(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if let Some(authorization) = &self.authorization {
             request = request.header("authorization", authorization);
         }
         self.written(request.call())
+    }
+
+    /// Asks for something to be done that its path and headers name.
+    ///
+    /// # Errors
+    /// As [`HttpClient::put`].
+    pub fn post<T: DeserializeOwned>(&self, path: &str, headers: Headers<'_>) -> Result<T, ClientError> {
+        let mut request = self.agent.post(self.url(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(authorization) = &self.authorization {
+            request = request.header("authorization", authorization);
+        }
+        self.written(request.send_empty())
     }
 
     /// Whether the node says that it is ready for requests.
@@ -152,17 +194,18 @@ impl HttpClient {
         format!("{}{path}", self.server)
     }
 
-    fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>, ClientError> {
+    fn read(&self, path: &str, limit: u64) -> Result<(StatusCode, Vec<u8>), ClientError> {
         let mut request = self.agent.get(self.url(path));
         if let Some(authorization) = &self.authorization {
             request = request.header("authorization", authorization);
         }
         let mut response = request.call().map_err(|error| self.failure(&error, Effect::Reads))?;
-        if response.status() != StatusCode::OK {
+        let status = response.status();
+        if ![StatusCode::OK, StatusCode::MULTIPLE_CHOICES].contains(&status) {
             return Err(self.refusal(response, Effect::Reads));
         }
         let read = response.body_mut().with_config().limit(limit).read_to_vec();
-        read.map_err(|error| self.failure(&error, Effect::Reads))
+        Ok((status, read.map_err(|error| self.failure(&error, Effect::Reads))?))
     }
 
     fn written<T: DeserializeOwned>(&self, result: Result<Response<Body>, ureq::Error>) -> Result<T, ClientError> {

@@ -29,16 +29,18 @@ fn server(answer: &'static [u8]) -> (String, JoinHandle<String>) {
 
 fn put(answer: &'static [u8]) -> Result<Value, ClientError> {
     let (address, serving) = server(answer);
-    let result = HttpClient::new(&address, Some("pass word")).expect("an address").put("/v1/x?ttl=5", b"v");
+    let client = HttpClient::new(&address, Some("pass word")).expect("an address");
+    let result = client.put("/v1/x?ttl=5", &[("idempotency-key", "2a")], b"v");
     let request = serving.join().expect("it served");
     assert!(request.starts_with("PUT /v1/x?ttl=5 HTTP/1.1\r\n"), "{request}");
+    assert!(request.to_lowercase().contains("idempotency-key: 2a\r\n"), "{request}");
     assert!(request.to_lowercase().contains("authorization: basic zgvmyxvsddpwyxnzihdvcmq=\r\n"), "{request}");
     result
 }
 
-fn get(answer: &'static [u8]) -> Result<Vec<u8>, ClientError> {
+fn get(answer: &'static [u8]) -> Result<KeyReply, ClientError> {
     let (address, serving) = server(answer);
-    let result = HttpClient::new(&address, None).expect("an address").read_bytes("/v1/x");
+    let result = HttpClient::new(&address, None).expect("an address").read_key("/v1/x");
     serving.join().expect("it served");
     result
 }
@@ -69,7 +71,10 @@ fn what_an_answer_says_about_a_write() {
 
 #[test]
 fn what_an_answer_says_about_a_read() {
-    assert_eq!(get(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n\xff\0").expect("read"), b"\xff\0");
+    assert_eq!(
+        get(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n\xff\0").expect("read"),
+        KeyReply::Value(b"\xff\0".to_vec())
+    );
     let absent = get(b"HTTP/1.1 404 X\r\ncontent-length: 28\r\n\r\n{\"detail\":\"there is no key\"}");
     assert!(matches!(&absent, Err(ClientError::Refused(text)) if text == "there is no key"), "{absent:?}");
     assert!(matches!(get(b"HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n"), Err(ClientError::Refused(_))));
@@ -81,7 +86,7 @@ fn what_an_answer_says_about_a_read() {
 fn a_port_where_nobody_listens_leaves_nothing_in_doubt() {
     let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
     let client = HttpClient::new(&format!("http://127.0.0.1:{port}/"), None).expect("an address");
-    let error = client.put::<Value>("/v1/x", b"v").expect_err("nobody is there");
+    let error = client.put::<Value>("/v1/x", &[], b"v").expect_err("nobody is there");
     assert!(matches!(error, ClientError::Unreachable { .. }), "{error:?}");
     for bad in ["127.0.0.1:8379", "https://x", "http://", "http://a/b", ""] {
         assert!(matches!(HttpClient::new(bad, None), Err(ClientError::Address(_))), "{bad}");

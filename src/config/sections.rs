@@ -169,9 +169,29 @@ sections! {
         /// since a clock that is ahead wins over later writes for that long. From 1 to 60000.
         /// The default is far above what NTP leaves.
         max_clock_skew "max_clock_skew_ms": Duration = Duration::from_millis(500);
+        /// For how long a write with an op-id is recognised when it is sent again. Raise it for
+        /// clients that try again for longer; lower it if very many writes carry op-ids, since
+        /// each of them is kept twice for that long. From 1 to 86400000. The default, 15 minutes,
+        /// is far above what any client library tries for. Give all nodes the same.
+        op_id_horizon "op_id_horizon_ms": Duration = Duration::from_secs(900);
         /// The longest value that is taken. Raise it for large values: each takes that much memory
         /// several times on its way. From 1 to 16777216. Give all nodes the same.
         max_value_bytes "max_value_bytes": NonZeroU64 = NonZeroU64::new(limits::DEFAULT_MAX_VALUE_BYTES as u64).expect("the default is above zero");
+    }
+
+    /// How replicas keep each other up to date, and when what all of them have is let go of.
+    sync: SyncSection {
+        /// How often replicas tell each other what they have and fetch what they lack; their
+        /// clocks are compared as often. Lower it so that a replica that missed writes has them
+        /// sooner; raise it where there are very many partitions or the network is dear. From 1
+        /// to 60000. The default is short against the time between two failures.
+        interval "interval_ms": Duration = Duration::from_secs(1);
+        /// How often tombstones, expired values and log entries that every replica durably has
+        /// are let go of. Lower it to free their space sooner; raise it where requests are on
+        /// their way for long, because a write that was under way for longer than this may be
+        /// refused, for the client to send it again. From 1 to 3600000. The default is twenty
+        /// times `requests.timeout_ms`.
+        collect_interval "collect_interval_ms": Duration = Duration::from_secs(10);
     }
 
     /// How the store works.

@@ -30,6 +30,9 @@ fn check_ranges(config: &NodeConfig, findings: &mut Vec<Finding>) {
     duration("requests.timeout_ms", config.requests.timeout, 600_000);
     duration("requests.hedge_after_ms", config.requests.hedge_after, 600_000);
     duration("requests.max_clock_skew_ms", config.requests.max_clock_skew, 60_000);
+    duration("requests.op_id_horizon_ms", config.requests.op_id_horizon, 86_400_000);
+    duration("sync.interval_ms", config.sync.interval, 60_000);
+    duration("sync.collect_interval_ms", config.sync.collect_interval, 3_600_000);
     let mut number = |key, value: u64, min: u64, max: u64| {
         if !(min..=max).contains(&value) {
             findings.push((key, format!("{value} is not from {min} to {max}"), "choose a number in that range".into()));

@@ -18,9 +18,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ambient;
 use crate::protocol::{Action, Input, LocalRead, LocalReadResult, Node, RequestToken, StorageTicket};
-use crate::storage::{Committer, ReadAnswer, ReadOrder, Readers, StorageError, StoreStatistics};
+use crate::storage::{Committer, Held, ReadAnswer, ReadOrder, Readers, StorageError, StoreStatistics};
 use crate::transport::{Peer, SendError, Transport, TransportEvent};
-use crate::types::{ClusterMap, Failure, Moment, Mutation, NodeId, Now, Outcome, Refusal};
+use crate::types::{ClusterMap, Failure, Moment, Mutation, NodeId, Now, Outcome, PeerMemory, Refusal};
 use crate::wire::{self, DecodeError, Envelope, Message, ReplicaResponse};
 
 use super::handle::{Mail, Shared, View};
@@ -64,6 +64,8 @@ pub(super) enum Ended {
     StorageFailed(StorageError),
     /// A newer map could not be made durable.
     MapFailed(map_file::MapFileError),
+    /// A peer remembers more of this node than its store knows.
+    Fenced { by: NodeId, remembered: PeerMemory },
 }
 
 /// The state of the loop that is not the machine's.
@@ -170,12 +172,19 @@ impl EventLoop {
             StoreEvent::Committed { ticket, applied } => self.feed(turn, now, Input::Committed { ticket, applied }),
             StoreEvent::Fetched { ticket, answer } => {
                 let result = match answer {
-                    ReadAnswer::Value(version) => LocalReadResult::Value(version),
-                    ReadAnswer::Head(summary) => LocalReadResult::Head(summary),
+                    ReadAnswer::Value { record: Held { what, durable }, behind } => {
+                        LocalReadResult::Value { record: what, durable, behind }
+                    }
+                    ReadAnswer::Head { digest: Held { what, durable }, behind } => {
+                        LocalReadResult::Head { digest: what, durable, behind }
+                    }
                     ReadAnswer::Scan(found) => LocalReadResult::Scan(found),
-                    ReadAnswer::Statistics(StoreStatistics { live_keys, disk_bytes }) => {
+                    ReadAnswer::Statistics(StoreStatistics { live_keys, disk_bytes, .. }) => {
                         LocalReadResult::Statistics(wire::Statistics { live_keys, disk_bytes })
                     }
+                    ReadAnswer::Coverage { commit, changed } => LocalReadResult::Coverage { commit, changed },
+                    ReadAnswer::Pull(pulled) => LocalReadResult::Pulled(pulled),
+                    ReadAnswer::History(history) => LocalReadResult::History(history),
                 };
                 self.feed(turn, now, Input::Fetched { ticket, result });
             }
@@ -213,7 +222,8 @@ impl EventLoop {
             Err(DecodeError::UnknownRequest { kind, id }) => {
                 tracing::info!(%peer, kind, "answered an unknown kind of request as unsupported");
                 let response = Message::Response { id, response: ReplicaResponse::Unsupported };
-                let envelope = Envelope { epoch: self.node.map().epoch, clock: self.node.clock(), message: response };
+                let envelope =
+                    Envelope { epoch: self.node.map().epoch, clock: self.node.clock_seen(), message: response };
                 self.send(turn, vec![peer], envelope);
             }
             Err(error) => {
@@ -248,6 +258,9 @@ impl EventLoop {
                     }
                 }
                 Action::InstallMap(map) => self.install(turn, map),
+                Action::Fence { by, remembered } => {
+                    turn.ended.get_or_insert(Ended::Fenced { by, remembered });
+                }
             }
         }
     }
@@ -272,10 +285,13 @@ impl EventLoop {
 
     fn fetch(&mut self, turn: &mut Turn, ticket: StorageTicket, read: LocalRead) {
         let order = match read {
-            LocalRead::Value(key) => ReadOrder::Value(key),
-            LocalRead::Head(key) => ReadOrder::Head(key),
+            LocalRead::Value { key, after } => ReadOrder::Value { key, after },
+            LocalRead::Head { key, after } => ReadOrder::Head { key, after },
             LocalRead::Scan(range) => ReadOrder::Scan(range),
             LocalRead::Statistics => ReadOrder::Statistics,
+            LocalRead::Coverage { since } => ReadOrder::Coverage { since },
+            LocalRead::Pull { partition, wanted } => ReadOrder::Pull { partition, wanted },
+            LocalRead::History(key) => ReadOrder::History { key },
         };
         if self.store.readers.submit(ticket, order).is_err() {
             turn.echoes.push(Input::StorageRefused { ticket });

@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use crate::types::{ClusterMap, MapError};
 
 const MAGIC: [u8; 8] = *b"DOGSLMAP";
-/// The version of the format that is written; no other is read yet.
-const FORMAT_VERSION: u32 = 1;
+/// The version of the format that is written; no other is read. Version 2 has the policies of
+/// namespaces.
+const FORMAT_VERSION: u32 = 2;
 const HEADER_BYTES: usize = 16;
 /// The longest file that is read, in bytes: the largest map that can be is a third of it.
 const MAX_FILE_BYTES: usize = 16 * 1024 * 1024;
@@ -117,6 +118,41 @@ fn encode(map: &ClusterMap) -> Vec<u8> {
 pub fn write(path: &Path, map: &ClusterMap) -> Result<(), MapFileError> {
     map.validate().map_err(|source| MapFileError::Invalid { path: path.to_owned(), source })?;
     replace(path, &encode(map)).map_err(|source| MapFileError::Write { path: path.to_owned(), source })
+}
+
+/// A map that was not changed.
+#[derive(Debug)]
+pub enum ChangeError<E> {
+    /// Whoever changes it did not want to, for this reason. The file is as it was.
+    Refused(E),
+    /// The file; see [`MapFileError`] for what is under its name now.
+    File(MapFileError),
+}
+
+/// Changes a map in its file, one change after the other: what `how` makes of the map that
+/// is there is written in its place, unless it is the same. Blocks while another process or
+/// thread is changing it, and until the change is durable. The lock is a file beside the map.
+///
+/// # Errors
+/// [`ChangeError`].
+pub fn change<E>(
+    path: &Path,
+    how: impl FnOnce(ClusterMap) -> Result<ClusterMap, E>,
+) -> Result<ClusterMap, ChangeError<E>> {
+    let refused = |source| ChangeError::File(MapFileError::Write { path: path.to_owned(), source });
+    let mut name = path.file_name().ok_or_else(|| refused(io::ErrorKind::InvalidInput.into()))?.to_owned();
+    name.push(".lock");
+    let lock = File::options().create(true).truncate(false).write(true).open(path.with_file_name(name));
+    let lock = lock.map_err(refused)?;
+    lock.lock().map_err(refused)?;
+    let before = read(path).map_err(ChangeError::File)?;
+    let after = how(before.clone()).map_err(ChangeError::Refused)?;
+    if after != before {
+        write(path, &after).map_err(ChangeError::File)?;
+    }
+    // Closing the file lets go of the lock.
+    drop(lock);
+    Ok(after)
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::types::{Assignment, ClusterId, Epoch, Member, Namespace, NamespaceId, NodeId, PartitionCount, Zone};
+use crate::types::{
+    Assignment, ClusterId, Epoch, Member, MergePolicy, Namespace, NamespaceId, NodeId, PartitionCount, Zone,
+};
 
 fn map() -> ClusterMap {
     let id = |number| NodeId::new(number).expect("above zero");
@@ -17,10 +19,8 @@ fn map() -> ClusterMap {
         partitions: PartitionCount::new(8).expect("a power of two"),
         replication_factor: 3,
         members: (1..=3).map(|number| (id(number), member(number))).collect(),
-        namespaces: BTreeMap::from([(
-            NamespaceId::DEFAULT,
-            Namespace { id: NamespaceId::DEFAULT, name: "default".into() },
-        )]),
+        next_namespace: 1,
+        namespaces: BTreeMap::from([(NamespaceId::DEFAULT, Namespace::default_namespace())]),
         assignment: Assignment(vec![vec![id(1), id(2), id(3)]; 8]),
     }
 }
@@ -37,14 +37,14 @@ fn a_map_reads_back_and_is_replaced_as_a_whole() {
     assert_eq!(fs::read_dir(folder.path()).expect("the directory").count(), 1, "no draft is left");
 }
 
-/// Bytes on disk that must stay readable: format version 1.
+/// Bytes on disk that must stay readable: format version 2.
 #[test]
-fn the_format_of_version_1_is_still_read() {
+fn the_format_of_version_2_is_still_read() {
     let bytes = encode(&map());
-    assert_eq!(&bytes[..12], b"DOGSLMAP\x01\0\0\0");
-    assert_eq!(crc32c::crc32c(&bytes), FIXTURE_CRC, "the bytes of version 1 have changed: add a version");
+    assert_eq!(&bytes[..12], b"DOGSLMAP\x02\0\0\0");
+    assert_eq!(crc32c::crc32c(&bytes), FIXTURE_CRC, "the bytes of version 2 have changed: add a version");
 }
-const FIXTURE_CRC: u32 = 138_990_856;
+const FIXTURE_CRC: u32 = 178_238_604;
 
 #[test]
 fn every_damaged_byte_and_every_cut_is_found() {
@@ -75,6 +75,28 @@ fn a_map_that_contradicts_itself_is_neither_written_nor_read() {
 }
 
 #[test]
+fn changes_come_one_after_the_other_and_a_refused_one_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let path = folder.path().join("cluster.map");
+    write(&path, &map()).expect("it is written");
+    let refused = change(&path, |_| Err::<ClusterMap, _>("no"));
+    assert!(matches!(refused, Err(ChangeError::Refused("no"))));
+    assert_eq!(read(&path).expect("it is there"), map());
+    std::thread::scope(|threads| {
+        for number in 0..8 {
+            let path = &path;
+            threads.spawn(move || {
+                let made = change(path, |map| map.with_namespace(&format!("n{number}"), MergePolicy::Siblings));
+                made.expect("there is room");
+            });
+        }
+    });
+    let after = read(&path).expect("it is there");
+    assert_eq!((after.epoch, after.namespaces.len()), (Epoch(9), 9), "none was lost");
+    assert!(matches!(change(Path::new("no/such/map"), Ok::<_, MapError>), Err(ChangeError::File(_))));
+}
+
+#[test]
 fn errors_name_the_file_and_the_remedy() {
     let path = Path::new("no/such/cluster.map");
     assert_eq!(
@@ -84,7 +106,9 @@ fn errors_name_the_file_and_the_remedy() {
     );
     assert!(write(path, &map()).expect_err("no directory").to_string().contains("cannot be written"));
     let mut newer = encode(&map());
-    newer[8] = 2;
-    let refused = decode(&newer, path).expect_err("a newer version").to_string();
-    assert!(refused.contains("format version 2"), "{refused}");
+    for other in [1, 3] {
+        newer[8] = other;
+        let refused = decode(&newer, path).expect_err("another version").to_string();
+        assert!(refused.contains(&format!("format version {other}")), "{refused}");
+    }
 }

@@ -30,6 +30,12 @@ pub struct NodeOptions {
     pub hedge_after: Duration,
     /// How far ahead another's clock may be.
     pub max_clock_skew: Duration,
+    /// For how long a write with an op-id is recognised.
+    pub op_id_horizon: Duration,
+    /// How often replicas tell each other what they have.
+    pub sync_interval: Duration,
+    /// How often what every replica has is let go of.
+    pub collect_interval: Duration,
     /// The longest value taken, in bytes.
     pub max_value_bytes: usize,
     /// The cache of the store, in bytes; sled takes up to three times as much.

@@ -51,7 +51,7 @@ impl Samples {
 
 /// All samples of a node.
 pub(super) fn collect(status: &NodeStatus, view: &View, shared: &Shared) -> Vec<Sample> {
-    let mut samples = Samples(Vec::with_capacity(48));
+    let mut samples = Samples(Vec::with_capacity(56));
     samples.gauge("ready", "1 if a quorum of every partition is reachable", f64::from(u8::from(status.ready)));
     samples.gauge("epoch", "epoch of the cluster map", status.epoch.0 as f64);
     samples.gauge("incarnation", "which life of the node this is", status.incarnation.0 as f64);
@@ -73,6 +73,14 @@ pub(super) fn collect(status: &NodeStatus, view: &View, shared: &Shared) -> Vec<
     samples.counter("late_replicas", "times a further replica was asked because one was late", node.late_replicas);
     samples.counter("clock_skew_refused", "messages whose clock was too far ahead", node.clock_skew);
     samples.counter("wrong_epoch", "requests refused because of their epoch", node.wrong_epoch);
+    samples.counter("read_repairs", "replicas that were sent by a read what they lacked", node.read_repairs);
+    samples.counter("pulled", "mutations fetched from peers because they were missing here", node.pulled);
+    let help = "mutations missing here of which the peers that cover them know nothing any more";
+    samples.counter("pulled_lost", help, node.pulled_lost);
+    samples.counter("behind", "mutations turned away because they were older than what was collected", node.behind);
+    samples.counter("clock_unsure", "writes refused because this node's clock could not be trusted", node.clock_unsure);
+    let help = "connections of peers whose stores knew less than is remembered of them";
+    samples.counter("fenced_peers", help, node.fenced_peers);
     storage(&mut samples, shared);
     transport(&mut samples, shared);
     samples.0
@@ -80,6 +88,9 @@ pub(super) fn collect(status: &NodeStatus, view: &View, shared: &Shared) -> Vec<
 
 fn storage(samples: &mut Samples, shared: &Shared) {
     let store = shared.storage_counters.snapshot();
+    let help = "versions that lost against a newer one without ever having been seen";
+    samples.counter("discarded_writes", help, shared.storage.discarded());
+    samples.gauge("log_mutations", "mutations in the write log", shared.storage.log_length() as f64);
     samples.counter("commit_groups", "groups of mutations made durable, each synced once", store.groups);
     samples.counter("commit_mutations", "mutations in them", store.mutations);
     samples.counter("commit_bytes", "bytes in them", store.bytes);

@@ -18,7 +18,7 @@ use crate::storage::sled::{SledOptions, SledStorage};
 use crate::storage::{self, Committer, Readers, Storage, StorageError, incarnation};
 use crate::transport::Transport;
 use crate::transport::quic::{QuicOptions, QuicSettings, QuicTransport};
-use crate::types::{Actor, ClusterMap, Incarnation, PartitionCount, limits};
+use crate::types::{Actor, ClusterMap, Incarnation, NodeId, PartitionCount, PeerMemory, limits};
 
 use super::event_loop::{Ended, EventLoop, Store, peers_of};
 use super::handle::{Mail, NodeHandle, Shared, View};
@@ -38,6 +38,21 @@ pub enum StopReason {
     /// A newer map could not be kept.
     #[error("the cluster map could not be written: {0}")]
     MapFailed(#[source] map_file::MapFileError),
+    /// Its store knows less than a peer remembers of it: it was put back to an earlier state,
+    /// emptied, or belongs to another life of the node. It must not serve: what it has
+    /// acknowledged would vanish, and what was deleted would come back.
+    #[error(
+        "{by} remembers store {:032x} of this node in life {} up to commit {}, and this store knows less: it was \
+         emptied or put back to an earlier state. Nothing was served from it. Bring back the newest data directory, \
+         or remove this node from the cluster and let the machine join empty under a new id",
+        .remembered.store.0, .remembered.incarnation, .remembered.commit
+    )]
+    Fenced {
+        /// Which peer.
+        by: NodeId,
+        /// What it remembers.
+        remembered: PeerMemory,
+    },
     /// The event loop panicked: a mistake of ours.
     #[error("the event loop panicked; see the log")]
     Panicked,
@@ -128,7 +143,13 @@ fn launch(
         max_clock_skew: options.max_clock_skew,
         hedge_after: options.hedge_after,
         max_value_bytes: options.max_value_bytes.min(limits::MAX_VALUE_BYTES),
+        op_id_horizon: options.op_id_horizon,
+        sync_interval: options.sync_interval,
+        collect_interval: options.collect_interval,
+        store: recovered.store,
+        recovered_commit: recovered.commit,
         recovered_clock: recovered.clock,
+        remembered: recovered.peers,
     };
     let (events_in, events) = mpsc::channel(limits::TRANSPORT_EVENTS);
     let (mailbox_in, mailbox) = mpsc::channel::<Mail>(limits::MAILBOX_REQUESTS);
@@ -210,6 +231,7 @@ fn settle(ended: Ended, store: Store) -> StopReason {
     match ended {
         Ended::StorageFailed(error) => StopReason::StorageFailed(error),
         Ended::MapFailed(error) => StopReason::MapFailed(error),
+        Ended::Fenced { by, remembered } => StopReason::Fenced { by, remembered },
         Ended::Asked => {
             store.committer.stop();
             let mut last_words = Vec::new();

@@ -5,9 +5,11 @@
 
 use std::time::Duration;
 
+use std::collections::BTreeMap;
+
 use crate::types::{
-    Actor, Applied, ClusterMap, Incarnation, Key, Mutation, NodeId, Outcome, Request, ScanRange, ScanResult, Summary,
-    Timestamp, Version,
+    Actor, Applied, ClusterMap, CommitNumber, Coverage, Digest, Incarnation, Key, LocalHistory, Mutation, NodeId,
+    Outcome, Partition, PeerMemory, Pulled, Record, Request, ScanRange, ScanResult, StoreId, Timestamp, VersionVector,
 };
 use crate::wire::{Envelope, Statistics};
 
@@ -32,8 +34,20 @@ pub struct NodeSettings {
     pub hedge_after: Duration,
     /// The longest value taken, in bytes.
     pub max_value_bytes: usize,
-    /// The highest timestamp that the store knew when it was opened.
+    /// For how long an op-id is recognised.
+    pub op_id_horizon: Duration,
+    /// How often replicas tell each other what they cover, at least.
+    pub sync_interval: Duration,
+    /// How often tombstones and log entries that every replica covers are let go of.
+    pub collect_interval: Duration,
+    /// The store's name.
+    pub store: StoreId,
+    /// The last group that was there when the store was opened.
+    pub recovered_commit: CommitNumber,
+    /// Up to where an earlier life may have given timestamps.
     pub recovered_clock: Timestamp,
+    /// What the store remembers of the peers' stores.
+    pub remembered: BTreeMap<NodeId, PeerMemory>,
 }
 
 /// What happens to the machine.
@@ -98,27 +112,76 @@ pub enum Input {
 /// What the machine reads from the local store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LocalRead {
-    /// A version with its value.
-    Value(Key),
-    /// A version without its value.
-    Head(Key),
+    /// A record.
+    Value {
+        /// Of which key.
+        key: Key,
+        /// What the reader has seen of the partition.
+        after: VersionVector,
+    },
+    /// A record without values.
+    Head {
+        /// Of which key.
+        key: Key,
+        /// What the reader has seen of the partition.
+        after: VersionVector,
+    },
     /// Keys.
     Scan(ScanRange),
     /// What the store knows of itself.
     Statistics,
+    /// What is durably covered, where that has changed.
+    Coverage {
+        /// Since which group.
+        since: CommitNumber,
+    },
+    /// What these dots wrote.
+    Pull {
+        /// Where.
+        partition: Partition,
+        /// Which dots.
+        wanted: VersionVector,
+    },
+    /// All that is known of a key.
+    History(Key),
 }
 
 /// What the local store answers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LocalReadResult {
     /// To [`LocalRead::Value`].
-    Value(Option<Version>),
+    Value {
+        /// What is held.
+        record: Option<Record>,
+        /// Whether it would survive a power cut.
+        durable: bool,
+        /// Whether some of what the reader has seen is missing.
+        behind: bool,
+    },
     /// To [`LocalRead::Head`].
-    Head(Option<Summary>),
+    Head {
+        /// What is held.
+        digest: Option<Digest>,
+        /// Whether it would survive a power cut.
+        durable: bool,
+        /// Whether some of what the reader has seen is missing.
+        behind: bool,
+    },
     /// To [`LocalRead::Scan`].
     Scan(ScanResult),
     /// To [`LocalRead::Statistics`].
     Statistics(Statistics),
+    /// To [`LocalRead::Coverage`].
+    Coverage {
+        /// The last durable group.
+        commit: CommitNumber,
+        /// What has changed.
+        changed: Vec<Coverage>,
+    },
+    /// To [`LocalRead::Pull`].
+    Pulled(Pulled),
+    /// To [`LocalRead::History`].
+    History(LocalHistory),
 }
 
 /// What the driver must do, in this order.
@@ -154,4 +217,11 @@ pub enum Action {
     },
     /// Make a newer map durable, then connect to its members. The machine already lives by it.
     InstallMap(ClusterMap),
+    /// Stop serving, for good: a peer remembers more of this node than its store knows.
+    Fence {
+        /// Which peer.
+        by: NodeId,
+        /// What it remembers.
+        remembered: PeerMemory,
+    },
 }

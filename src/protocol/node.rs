@@ -10,19 +10,26 @@
 
 mod replica;
 mod epochs;
+mod meeting;
+mod sync;
+mod locks;
+mod ceiling;
+mod explain;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::types::limits;
 use crate::types::{
-    Applied, ClusterMap, Failure, HybridClock, Moment, NodeId, Now, Outcome, Refusal, Request, Timestamp,
+    ClusterMap, Failure, HybridClock, Incarnation, Moment, NodeId, Now, Outcome, Refusal, Request, SeededBug, Timestamp,
 };
 use crate::wire::{Envelope, Message, ReplicaRequest, ReplicaResponse, RequestId};
 
 use super::LONGEST_TIMEOUT;
-use super::io::{Action, Input, LocalReadResult, NodeSettings, RequestToken, StorageTicket};
+use super::clock_watch::ClockWatch;
+use super::io::{Action, Input, NodeSettings, RequestToken, StorageTicket};
 use super::peers::PeerTable;
+use super::repair::Repair;
 use super::request::{Answer, Context, Coordination, DotCounters, Effect};
 
 /// What a node has counted since it started.
@@ -40,6 +47,18 @@ pub struct NodeCounters {
     pub clock_skew: u64,
     /// Requests refused because of their epoch.
     pub wrong_epoch: u64,
+    /// Replicas that were sent by a read what they lacked.
+    pub read_repairs: u64,
+    /// Mutations that were fetched from peers because they were missing here.
+    pub pulled: u64,
+    /// Mutations that peers cover and know nothing of any more, although they were missing here.
+    pub pulled_lost: u64,
+    /// Mutations turned away because they were older than what was collected.
+    pub behind: u64,
+    /// Writes refused because this node's clock could not be trusted.
+    pub clock_unsure: u64,
+    /// Connections of peers whose stores knew less than is remembered of them.
+    pub fenced_peers: u64,
 }
 
 /// The machine of one node.
@@ -48,8 +67,22 @@ pub struct Node {
     map: ClusterMap,
     settings: NodeSettings,
     clock: HybridClock,
+    watch: ClockWatch,
+    /// Up to where timestamps may be given: so much is durable.
+    ceiling: Timestamp,
+    held: ceiling::Held,
     dots: DotCounters,
     peers: PeerTable,
+    meetings: meeting::Meetings,
+    /// Whether a peer remembers more of this node than its store knows.
+    fenced: bool,
+    /// Writes of peers that were refused lately.
+    refused: replica::RecentMessages,
+    /// Writes that peers have handed on to this node lately.
+    forwarded: replica::RecentMessages,
+    repair: Repair,
+    apart: sync::Apart,
+    locks: locks::Locks,
     next_number: u64,
     active: BTreeMap<u64, Active>,
     timers: BTreeSet<(Moment, u64)>,
@@ -68,6 +101,10 @@ struct Active {
     began: Moment,
     wake_at: Moment,
     coordination: Coordination,
+    /// What was asked, and until when: a write that needs a higher ceiling begins anew.
+    again: Option<(Request, Moment)>,
+    /// The way it takes, if that is to be told.
+    path: Option<explain::Path>,
 }
 
 /// Who waits for the outcome.
@@ -79,15 +116,29 @@ enum Origin {
 
 impl Node {
     /// A machine that lives by this map, knowing no peer yet.
-    pub fn new(map: ClusterMap, settings: NodeSettings) -> Node {
+    pub fn new(map: ClusterMap, mut settings: NodeSettings) -> Node {
+        if SeededBug::DotReused.is_planted() {
+            settings.actor.incarnation = Incarnation(1);
+        }
+        // An answer to an earlier life may still come over a new connection, so no two
+        // lives share numbers: consecutive ones begin far apart (Fibonacci hashing).
+        let far_apart = settings.actor.incarnation.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 9;
         Node {
             clock: HybridClock::new(settings.recovered_clock, settings.max_clock_skew),
+            watch: ClockWatch::new(settings.max_clock_skew),
+            ceiling: Timestamp::default(),
+            held: ceiling::Held::default(),
             map,
             dots: DotCounters::default(),
             peers: PeerTable::default(),
-            // An answer to an earlier life may still come over a new connection, so no two
-            // lives share numbers: consecutive ones begin far apart (Fibonacci hashing).
-            next_number: settings.actor.incarnation.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 9,
+            meetings: meeting::Meetings::new(settings.remembered.clone()),
+            refused: replica::RecentMessages::default(),
+            forwarded: replica::RecentMessages::default(),
+            fenced: false,
+            repair: Repair::new(settings.recovered_commit),
+            apart: sync::Apart::new(far_apart),
+            locks: locks::Locks::default(),
+            next_number: far_apart,
             active: BTreeMap::new(),
             timers: BTreeSet::new(),
             orders: BTreeMap::new(),
@@ -114,6 +165,8 @@ impl Node {
                     self.lose_peer(now, peer, actions);
                 }
                 self.peers.up(peer, incarnation);
+                self.meetings.begin_anew(peer);
+                self.greet(now, peer, actions);
             }
             Input::PeerDown { peer } => {
                 self.peers.down(peer);
@@ -124,6 +177,9 @@ impl Node {
             Input::StorageRefused { ticket } => self.storage_refused(now, ticket, actions),
             Input::SendFailed { to, envelope } => {
                 if let Message::Request { id, .. } = envelope.message {
+                    if sync::is_apart(id) && id != epochs::FETCH {
+                        return self.apart_not_sent(id);
+                    }
                     if id == epochs::FETCH {
                         // Whoever speaks next under a newer epoch is asked for its map.
                         self.epochs.lost(to);
@@ -137,7 +193,8 @@ impl Node {
 
     /// When [`Input::Tick`] is due, if ever.
     pub fn next_timeout(&self) -> Option<Moment> {
-        self.timers.first().map(|(moment, _)| *moment)
+        let round = self.round_due().min(self.held.first_deadline());
+        Some(self.timers.first().map_or(round, |(moment, _)| round.min(*moment)))
     }
 
     /// The map it lives by.
@@ -145,9 +202,20 @@ impl Node {
         &self.map
     }
 
-    /// The highest timestamp it gave or saw, to be kept with the next group commit.
+    /// What is to be kept with the next group commit: a timestamp above every one that it
+    /// gives before the commit after that.
     pub fn clock(&self) -> Timestamp {
+        self.clock.last().max(self.held.latest).plus(self.ceiling_lead())
+    }
+
+    /// The highest timestamp it gave or saw: what messages carry.
+    pub fn clock_seen(&self) -> Timestamp {
         self.clock.last()
+    }
+
+    /// Whether a peer remembers more of this node than its store knows: it serves no more.
+    pub fn is_fenced(&self) -> bool {
+        self.fenced
     }
 
     /// What it has seen of its peers.
@@ -177,23 +245,47 @@ impl Node {
     }
 
     fn begin(&mut self, now: Now, origin: Origin, request: Request, timeout: Duration, actions: &mut Vec<Action>) {
-        if self.active.len() >= limits::REQUESTS_IN_FLIGHT {
+        if self.fenced {
+            let refusal = Refusal::NodeFenced("a peer remembers more of it than its store knows".into());
+            return self.deliver(origin, Err(Failure::NotApplied(refusal)), actions);
+        }
+        if self.active.len() + self.held.len() >= limits::REQUESTS_IN_FLIGHT {
             self.counters.overloaded += 1;
             let overloaded = Err(Failure::NotApplied(Refusal::Overloaded));
             return self.deliver(origin, overloaded, actions);
         }
+        let deadline = now.moment.plus(timeout.min(LONGEST_TIMEOUT));
+        if request.operation.writes() && self.must_hold(now) {
+            return self.hold(now, origin, request, deadline, actions);
+        }
+        self.begin_at_once(now, origin, request, deadline, actions);
+    }
+
+    fn begin_at_once(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        request: Request,
+        deadline: Moment,
+        actions: &mut Vec<Action>,
+    ) {
         self.counters.coordinated += 1;
         let number = self.next_number;
         self.next_number += 1;
-        let deadline = now.moment.plus(timeout.min(LONGEST_TIMEOUT));
         let forwarded = matches!(origin, Origin::Peer(..));
+        let again = request.operation.writes().then(|| (request.clone(), deadline));
+        let mut path = request.explain.then(|| explain::Path::new(now, &request, self));
         let begun = self.in_context(now, |context| Coordination::begin(request, deadline, forwarded, context));
         if let Some(coordination) = begun {
+            if coordination.is_forwarded() {
+                // Whoever coordinates it tells the way.
+                path = None;
+            }
             let wake_at = coordination.next_timeout();
             self.timers.insert((wake_at, number));
-            self.active.insert(number, Active { origin, began: now.moment, wake_at, coordination });
+            self.active.insert(number, Active { origin, began: now.moment, wake_at, coordination, again, path });
         }
-        self.carry_out(number, origin, actions);
+        self.carry_out(now, number, origin, actions);
     }
 
     /// Runs a step of a request; what it wants done is left in `effects`.
@@ -204,6 +296,8 @@ impl Node {
             settings: &self.settings,
             peers: &self.peers,
             clock: &mut self.clock,
+            watch: &self.watch,
+            ceiling: self.ceiling,
             dots: &mut self.dots,
             effects: &mut self.effects,
         };
@@ -228,31 +322,83 @@ impl Node {
             active.wake_at = wake_at;
         }
         self.active.insert(number, active);
-        self.carry_out(number, origin, actions);
+        self.carry_out(now, number, origin, actions);
     }
 
     /// Turns what a request wants into actions.
-    fn carry_out(&mut self, number: u64, origin: Origin, actions: &mut Vec<Action>) {
+    fn carry_out(&mut self, now: Now, number: u64, origin: Origin, actions: &mut Vec<Action>) {
         let mut effects = std::mem::take(&mut self.effects);
+        let (mut granted, mut ceiling_met) = (false, false);
         for effect in effects.drain(..) {
             match effect {
-                Effect::Ask { to, phase, request } => self.ask(number, phase, to, request, actions),
+                Effect::Ask { to, phase, request } => self.ask(now, (number, phase), to, request, actions),
+                Effect::AppendLocked { phase, key, record } => {
+                    self.locks.handed_on(&key, number);
+                    self.append_locked((number, phase), key, record, actions);
+                }
+                Effect::Lock(key) => granted = self.locks.lock(key, number),
+                Effect::RaiseCeiling => {
+                    ceiling_met = true;
+                    self.raise_ceiling(actions);
+                }
+                Effect::Repairs(replicas) => self.counters.read_repairs += replicas,
                 Effect::Late(replica) => {
+                    self.note_late(now, number, replica);
                     self.counters.late_replicas += 1;
                     self.peers.missed(replica);
                 }
-                Effect::Finish(outcome) => {
-                    if let Some(active) = self.active.remove(&number) {
-                        self.timers.remove(&(active.wake_at, number));
-                    }
-                    self.deliver(origin, outcome, actions);
+                Effect::Finish(Err(Failure::NotApplied(Refusal::Overloaded))) if ceiling_met => {
+                    self.begin_again(now, number, origin, actions);
                 }
+                Effect::Finish(outcome) => self.finish(number, origin, outcome, actions),
             }
         }
         self.effects = effects;
+        if granted {
+            self.step(now, number, actions, |coordination, context| coordination.granted(context));
+        }
+        self.tell_granted(now, actions);
     }
 
-    fn ask(&mut self, number: u64, phase: u8, to: Vec<NodeId>, request: ReplicaRequest, actions: &mut Vec<Action>) {
+    /// A write that could not be given a stamp, and has left no mark, begins anew once it can.
+    fn begin_again(&mut self, now: Now, number: u64, origin: Origin, actions: &mut Vec<Action>) {
+        let Some(active) = self.active.remove(&number) else {
+            let overloaded = Err(Failure::NotApplied(Refusal::Overloaded));
+            return self.deliver(origin, overloaded, actions);
+        };
+        self.timers.remove(&(active.wake_at, number));
+        self.locks.over(number);
+        match active.again {
+            Some((request, deadline)) => self.hold(now, origin, request, deadline, actions),
+            None => self.deliver(origin, Err(Failure::NotApplied(Refusal::Overloaded)), actions),
+        }
+    }
+
+    fn finish(&mut self, number: u64, origin: Origin, outcome: Outcome, actions: &mut Vec<Action>) {
+        if matches!(outcome, Err(Failure::NotApplied(Refusal::ClockUnsure { .. }))) {
+            self.counters.clock_unsure += 1;
+        }
+        let path = self.active.remove(&number).and_then(|active| {
+            self.timers.remove(&(active.wake_at, number));
+            active.path
+        });
+        self.locks.over(number);
+        let outcome = match path {
+            Some(path) => outcome.map(|response| path.explain(response)),
+            None => outcome,
+        };
+        self.deliver(origin, outcome, actions);
+    }
+
+    fn ask(
+        &mut self,
+        now: Now,
+        (number, phase): (u64, u8),
+        to: Vec<NodeId>,
+        request: ReplicaRequest,
+        actions: &mut Vec<Action>,
+    ) {
+        self.note_asked(now, number, &to, &request);
         let me = self.settings.actor.node;
         let (own, others): (Vec<NodeId>, Vec<NodeId>) = to.into_iter().partition(|node| *node == me);
         if !others.is_empty() {
@@ -290,7 +436,11 @@ impl Node {
     fn answered(&mut self, now: Now, id: RequestId, from: NodeId, answer: Answer, actions: &mut Vec<Action>) {
         let (number, phase) = request_of(id);
         // Only reads say how soon a peer answers; a write waits for its disk.
-        let read = matches!(answer, Answer::Response(ReplicaResponse::Version(_) | ReplicaResponse::Digest(_)));
+        let read = matches!(answer, Answer::Response(ReplicaResponse::Record { .. } | ReplicaResponse::Digest { .. }));
+        match &answer {
+            Answer::Response(response) => self.note_answer(now, number, from, response),
+            Answer::NotSent | Answer::Lost => self.note_lost(now, number, from),
+        }
         if let (Some(active), true) = (self.active.get(&number), read) {
             self.peers.answered(from, now.moment.since(active.began));
         }
@@ -300,6 +450,7 @@ impl Node {
     /// Whatever this peer was asked may never be answered.
     fn lose_peer(&mut self, now: Now, peer: NodeId, actions: &mut Vec<Action>) {
         self.epochs.lost(peer);
+        self.apart_lost(peer);
         let numbers: Vec<u64> = self.active.keys().copied().collect();
         for number in numbers {
             self.step(now, number, actions, |coordination, context| coordination.lose(peer, context));
@@ -316,30 +467,10 @@ impl Node {
                 unreachable!("request {number} did not move on at {moment:?}");
             }
         }
-    }
-
-    fn committed(&mut self, now: Now, ticket: StorageTicket, applied: Applied, actions: &mut Vec<Action>) {
-        let response = match applied {
-            Applied::Stored => ReplicaResponse::Stored,
-            Applied::Superseded { by } => ReplicaResponse::Superseded { by },
-        };
-        self.local_answer(now, ticket, response, actions);
-    }
-
-    fn fetched(&mut self, now: Now, ticket: StorageTicket, result: LocalReadResult, actions: &mut Vec<Action>) {
-        let response = match result {
-            LocalReadResult::Value(version) => ReplicaResponse::Version(version),
-            LocalReadResult::Head(summary) => ReplicaResponse::Digest(summary),
-            LocalReadResult::Scan(found) => ReplicaResponse::Page { entries: found.entries, next: found.next },
-            LocalReadResult::Statistics(statistics) => ReplicaResponse::Statistics(statistics),
-        };
-        self.local_answer(now, ticket, response, actions);
-    }
-
-    fn storage_refused(&mut self, now: Now, ticket: StorageTicket, actions: &mut Vec<Action>) {
-        self.counters.overloaded += 1;
-        let refused = ReplicaResponse::Refused(Refusal::Overloaded);
-        self.local_answer(now, ticket, refused, actions);
+        self.expire_held(now, actions);
+        if self.round_due() <= now.moment {
+            self.begin_round(now, actions);
+        }
     }
 
     /// # Panics
@@ -351,6 +482,8 @@ impl Node {
         }
         assert!(self.effects.is_empty(), "a step left something undone");
         assert!(self.active.len() <= limits::REQUESTS_IN_FLIGHT, "too many requests were begun");
+        assert!(self.apart.len() <= 64 * limits::MAX_MEMBERS, "questions of its own pile up");
+        self.locks.check(|number| self.active.contains_key(&number));
     }
 }
 

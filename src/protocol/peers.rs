@@ -26,6 +26,8 @@ pub struct PeerTable {
 #[derive(Clone, Debug)]
 struct PeerState {
     connected: bool,
+    /// Whether its store was found to be the one that is remembered.
+    admitted: bool,
     incarnation: Incarnation,
     /// Answers that were late since the last one that came.
     missed: u32,
@@ -35,11 +37,17 @@ struct PeerState {
 impl PeerTable {
     /// A connection to a peer stands.
     pub fn up(&mut self, peer: NodeId, incarnation: Incarnation) {
-        let state =
-            self.peers.entry(peer).or_insert(PeerState { connected: false, incarnation, missed: 0, p95_us: None });
+        let state = self.peers.entry(peer).or_insert(PeerState {
+            connected: false,
+            admitted: false,
+            incarnation,
+            missed: 0,
+            p95_us: None,
+        });
         state.connected = true;
         state.missed = 0;
         if state.incarnation != incarnation {
+            state.admitted = false;
             state.incarnation = incarnation;
             state.p95_us = None;
         }
@@ -49,12 +57,30 @@ impl PeerTable {
     pub fn down(&mut self, peer: NodeId) {
         if let Some(state) = self.peers.get_mut(&peer) {
             state.connected = false;
+            state.admitted = false;
         }
     }
 
-    /// Whether there is a connection to a peer.
-    pub fn is_connected(&self, peer: NodeId) -> bool {
+    /// Its store is the one that is remembered: it may be asked and answered.
+    pub fn admit(&mut self, peer: NodeId) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.admitted = state.connected;
+        }
+    }
+
+    /// Whether there is a connection to a peer, admitted or not.
+    pub fn is_linked(&self, peer: NodeId) -> bool {
         self.peers.get(&peer).is_some_and(|state| state.connected)
+    }
+
+    /// Whether there is a connection to a peer, and it may be asked.
+    pub fn is_connected(&self, peer: NodeId) -> bool {
+        self.peers.get(&peer).is_some_and(|state| state.admitted)
+    }
+
+    /// The peers that may be asked.
+    pub fn connected(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.peers.iter().filter(|(_, state)| state.admitted).map(|(peer, _)| *peer)
     }
 
     /// The life a peer was last met in.
@@ -150,6 +176,8 @@ mod tests {
         assert!(!peers.is_connected(node(1)));
         peers.down(node(1));
         peers.up(node(1), Incarnation(3));
+        assert!(peers.is_linked(node(1)) && !peers.is_connected(node(1)));
+        peers.admit(node(1));
         assert!(peers.is_connected(node(1)));
         peers.down(node(1));
         assert!(!peers.is_connected(node(1)));

@@ -9,6 +9,8 @@
 mod backend;
 mod metrics;
 mod password;
+mod token;
+mod seen;
 pub mod resp;
 pub mod http;
 

@@ -1,18 +1,18 @@
 //! Clients in closed loops: each asks one question at a time, of any server that is up.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
-use rand::Rng;
-
 use crate::protocol::{Input, RequestToken};
-use crate::types::{self, ConsistencyLevel, Expiry, Outcome, Request, Response, Stamp, WallTime};
+use crate::types::{
+    self, CausalContext, ConsistencyLevel, NodeId, Outcome, RequestPath, Response, Session, Stamp, WriteReply,
+};
 
 use super::checks::Circumstances;
 use super::clock::true_wall;
 use super::history::{Check, brief_operation};
 use super::host::Letter;
-use super::operation::{Kind, Operation, Stage, promised};
+use super::operation::{Kind, Operation, Stage};
 use super::schedule::{Event, HostIndex};
 use super::world::World;
 
@@ -21,9 +21,21 @@ use super::world::World;
 pub(super) struct Client {
     pub(super) asking: Option<Operation>,
     /// What it wrote last, to have it confirmed.
-    wrote: Option<(usize, Stamp)>,
+    pub(super) wrote: Option<(usize, Stamp)>,
+    /// What it was given when it last read each key.
+    pub(super) contexts: BTreeMap<usize, CausalContext>,
+    pub(super) session: Option<Seen>,
     /// What it asks before anything else; used for the last reads.
-    errands: Vec<(usize, HostIndex)>,
+    pub(super) errands: Vec<(usize, HostIndex)>,
+}
+
+/// What a client has seen below quorum and must not see less than.
+#[derive(Clone, Default)]
+pub(super) struct Seen {
+    /// As servers are told.
+    pub(super) names: Session,
+    /// By key.
+    pub(super) noted: BTreeMap<usize, Vec<Stamp>>,
 }
 
 impl World {
@@ -43,95 +55,17 @@ impl World {
                     return self.schedule.after(Duration::from_millis(50), Event::Ask { client });
                 }
                 let host = up[self.schedule.pick(up.len())];
-                let (key, kind) = self.draw_kind(client);
-                let level = self.draw_level();
-                self.operation(key, kind, level, host)
+                self.draw(client, host)
             }
         };
         self.report.operations += 1;
         self.history.began(&operation);
-        let request =
-            Request { operation: self.wire_operation(&operation), consistency: operation.level, timeout: None };
+        let request = self.wire_request(&operation);
         let Operation { number, host, .. } = operation;
         self.clients[client].asking = Some(operation);
-        let patience = self.plan.request_timeout * 2;
+        let patience = self.patience();
         self.schedule.after(patience, Event::GiveUp { client, operation: number });
         self.deliver(host, Letter::Input(Input::Request { token: RequestToken(number), request }));
-    }
-
-    fn operation(&mut self, key: usize, kind: Kind, level: ConsistencyLevel, host: HostIndex) -> Operation {
-        self.next_operation += 1;
-        Operation {
-            number: self.next_operation,
-            host,
-            key,
-            kind,
-            level,
-            needed: promised(level, self.replicas),
-            begun: self.schedule.now,
-            floors: self.history.keys[key].floors,
-            stage: self.stage,
-        }
-    }
-
-    fn draw_kind(&mut self, client: usize) -> (usize, Kind) {
-        let key = self.schedule.pick(self.plan.keys);
-        if let Some((key, stamp)) = self.clients[client].wrote.take()
-            && self.schedule.chance(0.1)
-        {
-            let replicas = self.schedule.rng.random_range(1..=self.replicas);
-            return (key, Kind::Confirm { stamp, replicas: u8::try_from(replicas).expect("at most 7") });
-        }
-        if self.schedule.chance(self.plan.reads) {
-            return (key, if self.schedule.chance(0.2) { Kind::Head } else { Kind::Get });
-        }
-        let kind = match self.schedule.pick(20) {
-            0..=3 => Kind::Delete,
-            4 if self.plan.expiring > 0.0 => Kind::SetExpiry { expiry: self.draw_expiry() },
-            _ => Kind::Put { value: self.draw_value(), expiry: self.draw_expiry() },
-        };
-        (key, kind)
-    }
-
-    fn draw_value(&mut self) -> Bytes {
-        let length = self.schedule.rng.random_range(0..=self.plan.value_bytes);
-        let mut value = format!("v{}.", self.next_operation + 1).into_bytes();
-        value.resize(value.len().max(length), b'-');
-        Bytes::from(value)
-    }
-
-    fn draw_expiry(&mut self) -> Expiry {
-        if !self.schedule.chance(self.plan.expiring) {
-            return Expiry::Never;
-        }
-        if self.schedule.chance(0.2) {
-            return Expiry::Keep;
-        }
-        let lasts = self.schedule.rng.random_range(1..=3_000);
-        Expiry::At(WallTime(true_wall(self.schedule.now).0 + lasts))
-    }
-
-    fn draw_level(&mut self) -> ConsistencyLevel {
-        if !self.plan.mixed_levels || self.schedule.chance(0.5) {
-            return ConsistencyLevel::Quorum;
-        }
-        let possible: Vec<ConsistencyLevel> = ConsistencyLevel::ALL_LEVELS
-            .into_iter()
-            .filter(|level| level.required(self.replicas) <= self.replicas)
-            .collect();
-        possible[self.schedule.pick(possible.len())]
-    }
-
-    fn wire_operation(&self, operation: &Operation) -> types::Operation {
-        let key = self.history.keys[operation.key].key.clone();
-        match operation.kind.clone() {
-            Kind::Get => types::Operation::Get { key },
-            Kind::Head => types::Operation::Head { key },
-            Kind::Put { value, expiry } => types::Operation::Put { key, value, expiry },
-            Kind::Delete => types::Operation::Delete { key },
-            Kind::SetExpiry { expiry } => types::Operation::SetExpiry { key, expiry },
-            Kind::Confirm { stamp, replicas } => types::Operation::Confirm { key, stamp, replicas },
-        }
     }
 
     /// A node answers a request.
@@ -146,25 +80,92 @@ impl World {
             Err(types::Failure::InDoubt { .. }) => self.report.in_doubt += 1,
             Err(types::Failure::TimedOut { .. }) => self.report.timed_out += 1,
         }
-        if let Ok(Response::Written(reply)) = outcome {
-            self.clients[client].wrote = Some((operation.key, reply.stamp));
-        }
+        let outcome = &self.unexplained(&operation, outcome.clone());
+        self.remember(client, &operation, outcome);
         let key = &self.history.keys[operation.key].key;
-        let replicas = self.hosts[operation.host].map.replicas_of(key);
-        let durable = replicas.iter().map(|id| {
-            let holder = self.hosts.iter().find(|host| host.id == *id).expect("replicas are members");
-            holder.durable.get(key).copied()
-        });
+        let replicas = self.hosts[operation.host].map.replicas_of(key).to_vec();
+        // What a disk that went back in time had acknowledged is not asked for.
+        let went_back = self.went_back.map(|host| self.hosts[host].id);
+        let gone = replicas.iter().filter(|replica| went_back == Some(**replica)).count();
+        let stamp = match (&operation.kind, outcome) {
+            (Kind::Confirm { stamp, .. }, _) | (_, Ok(Response::Written(WriteReply { stamp, .. }))) => Some(*stamp),
+            _ => None,
+        };
+        let holds = |replica: &&NodeId| {
+            let there = stamp.is_some_and(|stamp| self.hosts[replica.number() as usize - 1].holds(key, stamp));
+            went_back != Some(**replica) && there
+        };
         let circumstances = Circumstances {
             now: self.schedule.now,
             asked_at: true_wall(operation.begun),
             answered_at: true_wall(self.schedule.now),
             clock_error_ms: u64::try_from(self.plan.furthest_clock().as_millis()).expect("it is small"),
             replicas: replicas.len(),
-            durable: durable.collect(),
+            holding: replicas.iter().filter(holds).count() + gone,
+            gone,
         };
         self.history.answered(&operation, outcome, &circumstances);
+        self.answered_broadly(&operation, outcome, &circumstances);
         self.think(client);
+    }
+
+    /// The answer itself; the way it took must be told if that was asked for.
+    fn unexplained(&mut self, operation: &Operation, outcome: Outcome) -> Outcome {
+        let (response, path) = outcome?.unexplained();
+        let key = &self.history.keys[operation.key].key;
+        let replicas = self.hosts[operation.host].map.replicas_of(key);
+        let told = |path: &RequestPath| path.replicas == replicas && !path.steps.is_empty();
+        if path.is_some() != operation.explain || !path.as_ref().is_none_or(told) {
+            let what = format!("{} was explained as {path:?}", brief_operation(operation));
+            self.history.violated(Check::Liveness, self.schedule.now, Some(operation.key), what);
+        }
+        Ok(response)
+    }
+
+    /// What a client keeps of an answer, as a front end would.
+    fn remember(&mut self, client: usize, operation: &Operation, outcome: &Outcome) {
+        let key = operation.key;
+        if let Some(op) = operation.op {
+            let again = match outcome {
+                Ok(_) => self.schedule.chance(0.1),
+                Err(types::Failure::NotApplied(types::Refusal::Fenced)) => self.schedule.chance(0.3),
+                Err(_) => true,
+            };
+            if again {
+                self.keep_named(op);
+            }
+        }
+        let partition = self.hosts[operation.host].map.partition_of(&self.history.keys[key].key);
+        let majority = self.replicas / 2 + 1;
+        let client = &mut self.clients[client];
+        let mut seen = Vec::new();
+        match outcome {
+            Ok(Response::Written(reply)) if operation.kind != Kind::Truncate => {
+                client.wrote = Some((key, reply.stamp));
+                if usize::from(reply.acknowledged) < majority {
+                    seen.push(reply.stamp);
+                }
+            }
+            Ok(Response::Read(Some(reply))) => {
+                if operation.kind == Kind::Get {
+                    client.contexts.insert(key, reply.context.clone());
+                }
+                if operation.needed < majority {
+                    seen.push(reply.stamp);
+                    seen.extend(reply.siblings.iter().map(|sibling| sibling.stamp));
+                }
+            }
+            Ok(Response::Head(Some(summary))) if operation.needed < majority => seen.push(summary.stamp),
+            _ => {}
+        }
+        let Some(session) = &mut client.session else { return };
+        for stamp in seen {
+            if session.names.note(partition, stamp.dot).is_err() {
+                *session = Seen::default();
+            } else {
+                session.noted.entry(key).or_default().push(stamp);
+            }
+        }
     }
 
     fn think(&mut self, client: usize) {
@@ -191,6 +192,9 @@ impl World {
     fn lose(&mut self, client: usize, why: &str) {
         let Some(operation) = self.clients[client].asking.take() else { return };
         self.report.unanswered += 1;
+        if let Some(op) = operation.op {
+            self.keep_named(op);
+        }
         let (now, key) = (self.schedule.now, Some(operation.key));
         self.history.note(key, now, || format!("#{}: {why}", operation.number));
         if operation.stage != Stage::Faults {
@@ -207,7 +211,10 @@ impl World {
         for key in 0..self.plan.keys {
             for host in 0..hosts.min(3) {
                 let client = self.schedule.pick(self.clients.len());
-                self.clients[client].errands.push((key, (key + host) % hosts));
+                let host = (key + host) % hosts;
+                if !self.hosts[host].fenced {
+                    self.clients[client].errands.push((key, host));
+                }
             }
         }
         for client in 0..self.clients.len() {

@@ -42,11 +42,13 @@ pub(super) enum Kind {
     Clock,
     /// A host restarts with a newer map than the others have.
     NewMap,
+    /// A host dies, and its disk is put back to what it was some time before.
+    BackInTime,
 }
 
 /// All kinds that happen in a run, with the mean time between two.
 pub(super) fn kinds(rates: &FaultRates) -> Vec<(Kind, Duration)> {
-    let FaultRates { crash, power_cut, reset, partition, one_way, pause, clock, new_map } = rates;
+    let FaultRates { crash, power_cut, reset, partition, one_way, pause, clock, new_map, back_in_time } = rates;
     [
         (Kind::Crash, crash),
         (Kind::PowerCut, power_cut),
@@ -56,6 +58,7 @@ pub(super) fn kinds(rates: &FaultRates) -> Vec<(Kind, Duration)> {
         (Kind::Pause, pause),
         (Kind::Clock, clock),
         (Kind::NewMap, new_map),
+        (Kind::BackInTime, back_in_time),
     ]
     .into_iter()
     .filter_map(|(kind, rate)| rate.map(|rate| (kind, rate)))
@@ -150,6 +153,7 @@ impl World {
                 });
             }
             Kind::Pause => self.pause(victim),
+            Kind::BackInTime => self.back_in_time(victim),
             Kind::Clock => {
                 self.report.clock_jumps += 1;
                 let wild = self.plan.wild_clocks && self.schedule.chance(0.3);
@@ -187,6 +191,25 @@ impl World {
         self.schedule.after(down, Event::Fault(Fault::Start(host)));
     }
 
+    /// The first time an image is taken, the second time it is put back.
+    fn back_in_time(&mut self, victim: HostIndex) {
+        let Some((host, image)) = self.image.take() else {
+            let storage = &self.hosts[victim].storage;
+            if self.went_back.is_none() && storage.unsynced() == 0 {
+                self.image = Some((victim, storage.image()));
+            }
+            return;
+        };
+        if self.hosts[host].machine.is_none() || self.went_back.is_some() {
+            return;
+        }
+        self.report.crashes += 1;
+        self.crash(host);
+        self.put_back(host, &image);
+        let down = outage(&mut self.schedule);
+        self.schedule.after(down, Event::Fault(Fault::Start(host)));
+    }
+
     fn pause(&mut self, host: HostIndex) {
         if self.hosts[host].machine.is_none() || self.hosts[host].paused {
             return;
@@ -211,6 +234,7 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.healed = true;
         self.plan.refusals = 0.0;
+        self.network.be_reliable();
         self.plan.stalls = 0.0;
         self.history.note(None, self.schedule.now, || "the faults are over".into());
         for host in 0..self.hosts.len() {

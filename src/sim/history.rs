@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::types::{Content, Dot, Expiry, Key, Moment, Partition, Stamp, Version};
+use crate::types::{CausalContext, Content, Dot, Expiry, Key, Moment, NamespaceId, NodeId, Partition, Stamp, Version};
 
+use super::named::Named;
 use super::operation::{Floors, Kind, Operation};
+use super::siblings::SiblingKey;
+use super::steps::Issuer;
 
 /// What is checked. Each is one promise of DESIGN section 12.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -21,12 +24,25 @@ pub enum Check {
     RefusedIsNotApplied,
     /// Only what was written to a key is read from it, and nothing that has expired.
     NothingFromNowhere,
-    /// No dot names two mutations, and only its actor issues it.
+    /// What a client has seen in its session, or has written, it sees again.
+    SessionsHold,
+    /// Writes with one op-id are one write, and what is fenced is never applied.
+    OpIdsAreOnce,
+    /// Coordinators let no more concurrent values come into being than there may be.
+    SiblingsAreBounded,
+    /// No dot names two mutations, and only its actor issues it; the timestamps that a node
+    /// gives do not go back.
     DotsAreUnique,
+    /// What a disk covers it covers after a crash, and its records show it.
+    CoverageIsDurable,
     /// The machine's own assertions.
     Invariants,
     /// Once the faults are over, every request succeeds, and nothing is left hanging.
     Liveness,
+    /// In the end all replicas hold the same.
+    Converged,
+    /// In the end every tombstone that every replica has is let go of.
+    Collected,
 }
 
 /// A promise was broken.
@@ -57,13 +73,23 @@ pub(super) struct KeyHistory {
     pub(super) issued: BTreeMap<Stamp, Version>,
     /// Every value that a client has written; no two writes share one.
     pub(super) written: BTreeMap<Bytes, Written>,
+    /// The same under the rules for concurrent values, if the key keeps them.
+    pub(super) siblings: Option<SiblingKey>,
+    /// Up to where all of its namespace was deleted, for certain.
+    pub(super) truncated: Option<Stamp>,
 }
 
 /// The whole run.
 pub(super) struct History {
     pub(super) keys: Vec<KeyHistory>,
-    /// Who took each dot.
-    pub(super) dots: BTreeMap<(Partition, Dot), (usize, Stamp)>,
+    /// Who took each dot; no key: a truncation.
+    pub(super) dots: BTreeMap<(Partition, Dot), (Option<usize>, Version)>,
+    /// The writes that carry an op-id.
+    pub(super) named: Vec<Named>,
+    /// Which of them a version was proposed for.
+    pub(super) claimed: BTreeMap<Stamp, usize>,
+    /// The timestamps that each node has given.
+    pub(super) issuers: BTreeMap<NodeId, Issuer>,
     pub(super) violations: Vec<Violation>,
     /// What happened, for people; only kept when a run is repeated because it failed.
     log: Option<Vec<(Moment, Option<usize>, String)>>,
@@ -75,12 +101,22 @@ const LOG_LINES: usize = 120;
 impl History {
     pub(super) fn new(keys: Vec<Key>, with_log: bool) -> History {
         let keys = keys.into_iter().map(|key| KeyHistory {
+            siblings: (key.namespace() != NamespaceId::DEFAULT).then(SiblingKey::default),
             key,
             floors: Floors::default(),
             issued: BTreeMap::new(),
             written: BTreeMap::new(),
+            truncated: None,
         });
-        History { keys: keys.collect(), dots: BTreeMap::new(), violations: Vec::new(), log: with_log.then(Vec::new) }
+        History {
+            keys: keys.collect(),
+            dots: BTreeMap::new(),
+            named: Vec::new(),
+            claimed: BTreeMap::new(),
+            issuers: BTreeMap::new(),
+            violations: Vec::new(),
+            log: with_log.then(Vec::new),
+        }
     }
 
     pub(super) fn index_of(&self, key: &Key) -> Option<usize> {
@@ -138,16 +174,40 @@ pub(super) fn brief_value(value: &[u8]) -> String {
 
 /// What is asked.
 pub(super) fn brief_operation(operation: &Operation) -> String {
+    let replacing = |context: &CausalContext| match context.is_empty() {
+        true => String::new(),
+        false => format!(" knowing {}", brief_context(context)),
+    };
     let kind = match &operation.kind {
         Kind::Get => "get".into(),
         Kind::Head => "head".into(),
-        Kind::Put { value, expiry: Expiry::Never } => format!("put {}", brief_value(value)),
-        Kind::Put { value, expiry } => format!("put {} with expiry {expiry:?}", brief_value(value)),
-        Kind::Delete => "delete".into(),
+        Kind::Put { value, expiry: Expiry::Never, context } => {
+            format!("put {}{}", brief_value(value), replacing(context))
+        }
+        Kind::Put { value, expiry, context } => {
+            format!("put {} with expiry {expiry:?}{}", brief_value(value), replacing(context))
+        }
+        Kind::Delete { context } => format!("delete{}", replacing(context)),
         Kind::SetExpiry { expiry } => format!("set expiry {expiry:?}"),
         Kind::Confirm { stamp, replicas } => format!("confirm {} on {replicas}", brief_stamp(*stamp)),
+        Kind::Resolve => "resolve".into(),
+        Kind::Scan { limit } => format!("scan {limit}"),
+        Kind::Truncate => "truncate".into(),
+        Kind::History => "history".into(),
     };
-    format!("#{} {kind} at {}", operation.number, operation.level)
+    let op = operation.op.map_or(String::new(), |op| format!(" as op {op}"));
+    let session = match operation.session.is_empty() {
+        true => String::new(),
+        false => format!(" after {}", operation.session),
+    };
+    format!("#{} {kind}{op} at {}{session}", operation.number, operation.level)
+}
+
+/// A context, briefly.
+pub(super) fn brief_context(context: &CausalContext) -> String {
+    let each =
+        context.entries().map(|Dot { actor, counter }| format!("{}.{}#{counter}", actor.node, actor.incarnation));
+    each.collect::<Vec<_>>().join(" ")
 }
 
 pub(super) fn brief_stamp(stamp: Stamp) -> String {

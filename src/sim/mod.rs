@@ -18,7 +18,8 @@
 //!
 //! Source: the habits of TigerBeetle's VOPR and FoundationDB's simulation.
 //!
-//! Left out: torn or corrupt disks, changes of the ring, hostile peers.
+//! Left out: torn or corrupt disks, changes of the ring, hostile peers; what a truncation
+//! has deleted is only checked at the end.
 
 mod schedule;
 mod plan;
@@ -28,8 +29,14 @@ mod host;
 mod operation;
 mod history;
 mod checks;
+mod convergence;
 mod faults;
 mod clients;
+mod draw;
+mod siblings;
+mod named;
+mod scans;
+mod steps;
 mod trace;
 mod world;
 mod report;

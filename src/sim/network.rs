@@ -1,5 +1,6 @@
 //! Connections between hosts, as QUIC gives them: frames arrive in order or not at all
-//! while a connection lives, and across connections any suffix may be lost.
+//! while a connection lives, and across connections any suffix may be lost. In some runs
+//! the network is worse than QUIC: single frames are lost, come twice, or overtake others.
 //!
 //! A direction that is blocked holds frames back (they are sent again); once it has been
 //! silent for the idle timeout the receiver gives the connection up, and the sender learns
@@ -30,6 +31,8 @@ struct Link {
     held: [Vec<Bytes>; 2],
     /// No frame of each end arrives before this.
     not_before: [Moment; 2],
+    /// When the receiver of each end's frames knows of the connection.
+    told: [Moment; 2],
 }
 
 /// All connections.
@@ -39,6 +42,9 @@ pub(super) struct Network {
     latency: Duration,
     jitter: Duration,
     idle_timeout: Duration,
+    loss: f64,
+    duplication: f64,
+    reordering: f64,
     pub(super) frames: u64,
 }
 
@@ -51,6 +57,9 @@ impl Network {
             latency: plan.latency,
             jitter: plan.jitter,
             idle_timeout: plan.idle_timeout,
+            loss: plan.loss,
+            duplication: plan.duplication,
+            reordering: plan.reordering,
             frames: 0,
         }
     }
@@ -68,6 +77,9 @@ impl Network {
     /// Sends a frame; false if the sender knows of no connection.
     pub(super) fn send(&mut self, schedule: &mut Schedule, from: HostIndex, to: HostIndex, frame: Bytes) -> bool {
         let arrival = schedule.now.plus(self.travel(schedule));
+        let (loss, duplication, reordering) = (self.loss, self.duplication, self.reordering);
+        let jitter = self.jitter;
+        self.frames += 1;
         let (link, end) = self.link(from, to);
         let Some(generation) = link.believed[end] else { return false };
         if !link.up || link.generation != generation {
@@ -77,11 +89,29 @@ impl Network {
             link.held[end].push(frame);
             return true;
         }
-        let arrival = arrival.max(link.not_before[end]);
-        link.not_before[end] = arrival;
-        self.frames += 1;
-        schedule.at(arrival, Event::Frame { generation, from, to, frame });
+        let before = link.not_before[end];
+        if schedule.chance(loss) {
+            return true;
+        }
+        if schedule.chance(reordering) {
+            // Not before the receiver knows of the connection, but perhaps before others.
+            let at = link.told[end].max(arrival).plus(schedule.between(Duration::ZERO, jitter * 8));
+            schedule.at(at, Event::Frame { generation, from, to, frame: frame.clone() });
+        } else {
+            let at = arrival.max(before);
+            link.not_before[end] = at;
+            schedule.at(at, Event::Frame { generation, from, to, frame: frame.clone() });
+        }
+        if schedule.chance(duplication) {
+            let again = arrival.max(before).plus(schedule.between(Duration::ZERO, jitter * 64));
+            schedule.at(again, Event::Frame { generation, from, to, frame });
+        }
         true
+    }
+
+    /// From now on every frame comes once, in order.
+    pub(super) fn be_reliable(&mut self) {
+        (self.loss, self.duplication, self.reordering) = (0.0, 0.0, 0.0);
     }
 
     /// Whether a frame that arrives now is taken.
@@ -133,6 +163,7 @@ impl Network {
         let (told_a, told_b) = (schedule.now.plus(to_a), schedule.now.plus(to_b));
         link.not_before[end_a] = told_b;
         link.not_before[1 - end_a] = told_a;
+        link.told = link.not_before;
         schedule.at(told_a, Event::Connected { generation, end: a, peer: b, incarnation: life_b });
         schedule.at(told_b, Event::Connected { generation, end: b, peer: a, incarnation: life_a });
     }

@@ -2,19 +2,50 @@
 
 use bytes::Bytes;
 
-use crate::types::{ConsistencyLevel, Expiry, Moment, Stamp};
+use crate::types::{CausalContext, ConsistencyLevel, Expiry, Moment, Stamp, VersionVector};
 
 use super::schedule::HostIndex;
 
-/// The kinds of questions, about one key each.
+/// The kinds of questions, about one key each, or about where it lies.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Get,
     Head,
-    Put { value: Bytes, expiry: Expiry },
-    Delete,
-    SetExpiry { expiry: Expiry },
-    Confirm { stamp: Stamp, replicas: u8 },
+    Put {
+        value: Bytes,
+        expiry: Expiry,
+        context: CausalContext,
+    },
+    Delete {
+        context: CausalContext,
+    },
+    SetExpiry {
+        expiry: Expiry,
+    },
+    Confirm {
+        stamp: Stamp,
+        replicas: u8,
+    },
+    /// What became of the write under the operation's op-id.
+    Resolve,
+    /// The namespace of the key, from the begin of its partition.
+    Scan {
+        limit: u32,
+    },
+    /// All of the namespace of the key in its partition.
+    Truncate,
+    /// What all replicas know of the key.
+    History,
+}
+
+impl Kind {
+    /// Whether it changes something.
+    pub(super) fn writes(&self) -> bool {
+        match self {
+            Kind::Put { .. } | Kind::Delete { .. } | Kind::SetExpiry { .. } | Kind::Resolve | Kind::Truncate => true,
+            Kind::Get | Kind::Head | Kind::Confirm { .. } | Kind::Scan { .. } | Kind::History => false,
+        }
+    }
 }
 
 /// One question of one client.
@@ -31,6 +62,15 @@ pub(super) struct Operation {
     /// What had been acknowledged for the key by then.
     pub(super) floors: Floors,
     pub(super) stage: Stage,
+    /// Which of the named writes it is an attempt at, or asks about.
+    pub(super) op: Option<usize>,
+    /// What the client's session names in the partition.
+    pub(super) session: VersionVector,
+    /// What it names of the key.
+    pub(super) noted: Vec<Stamp>,
+    pub(super) explain: bool,
+    /// For a scan: what had been acknowledged for every key.
+    pub(super) all_floors: Vec<Floors>,
 }
 
 /// In which part of the run an operation began.
@@ -55,6 +95,15 @@ impl Floors {
         *held = (*held).max(Some(stamp));
     }
 
+    /// Some copies are gone: what is left of each promise.
+    pub(super) fn recount(&mut self, holders: impl Fn(Stamp) -> usize) {
+        for (replicas, stamp) in std::mem::take(&mut self.0).into_iter().enumerate() {
+            if let Some(stamp) = stamp {
+                self.raise(replicas.min(holders(stamp)), stamp);
+            }
+        }
+    }
+
     /// The newest version that must be met by whoever asks `needed` of `replicas`: those
     /// acknowledged by so many that the two sets share one.
     pub(super) fn met_by(&self, needed: usize, replicas: usize) -> Option<Stamp> {
@@ -67,6 +116,7 @@ impl Floors {
 /// asked the code under test what it has to keep would miss a quorum that is too small.
 pub(super) fn promised(level: ConsistencyLevel, replicas: usize) -> usize {
     match level {
+        ConsistencyLevel::Any => replicas.min(2),
         ConsistencyLevel::One => 1,
         ConsistencyLevel::Two => 2,
         ConsistencyLevel::Three => 3,

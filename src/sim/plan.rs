@@ -33,6 +33,17 @@ pub(super) struct Plan {
     pub(super) expiring: f64,
     /// Levels other than QUORUM are used too.
     pub(super) mixed_levels: bool,
+    /// How many of the keys keep concurrent values.
+    pub(super) sibling_keys: usize,
+    /// How many writes carry an op-id.
+    pub(super) op_ids: f64,
+    /// How many clients have a session.
+    pub(super) sessions: f64,
+    /// How many questions are scans, and how many delete whole namespaces.
+    pub(super) scans: f64,
+    pub(super) truncations: f64,
+    /// How many questions are to be explained.
+    pub(super) explained: f64,
 
     pub(super) request_timeout: Duration,
     pub(super) hedge_after: Duration,
@@ -45,6 +56,13 @@ pub(super) struct Plan {
     pub(super) stalls: f64,
     /// How often a bounded queue turns something away.
     pub(super) refusals: f64,
+    /// How often a frame is lost, comes twice, or overtakes others.
+    pub(super) loss: f64,
+    pub(super) duplication: f64,
+    pub(super) reordering: f64,
+
+    pub(super) sync_interval: Duration,
+    pub(super) collect_interval: Duration,
 
     /// The furthest that a clock stands from the true time.
     pub(super) clock_error: Duration,
@@ -66,6 +84,8 @@ pub(super) struct FaultRates {
     pub(super) pause: Option<Duration>,
     pub(super) clock: Option<Duration>,
     pub(super) new_map: Option<Duration>,
+    /// A disk is put back to what it was some time before: once in a run, at one host.
+    pub(super) back_in_time: Option<Duration>,
 }
 
 impl Plan {
@@ -103,6 +123,11 @@ impl Plan {
             sync: Duration::from_micros(rng.random_range(100..=8_000)),
             stalls: if rng.random_bool(0.4) { 0.01 } else { 0.0 },
             refusals: *[0.0, 0.0, 0.0, 0.005, 0.05].get(rng.random_range(0..5usize)).expect("one of five"),
+            loss: *[0.0, 0.0, 0.01, 0.1].get(rng.random_range(0..4usize)).expect("one of four"),
+            duplication: *[0.0, 0.0, 0.02, 0.2].get(rng.random_range(0..4usize)).expect("one of four"),
+            reordering: *[0.0, 0.0, 0.05, 0.5].get(rng.random_range(0..4usize)).expect("one of four"),
+            sync_interval: ms(rng.random_range(50..=1_000)),
+            collect_interval: ms(rng.random_range(100..=2_000)),
             clock_error: ms(rng.random_range(0..=240)),
             drift_ppm: rng.random_range(0..=200),
             wild_clocks,
@@ -115,7 +140,18 @@ impl Plan {
                 pause: mean(rng, 0.4, 500, 4_000),
                 clock: mean(rng, if wild_clocks { 1.0 } else { 0.5 }, 300, 3_000),
                 new_map: mean(rng, 0.3, 500, 5_000),
+                back_in_time: mean(rng, 0.25, 1_000, 8_000).filter(|_| nodes >= 3 && replication_factor >= 3),
             },
+            sibling_keys: match rng.random_range(0..8u32) {
+                0..=2 => 0,
+                3 => keys,
+                _ => rng.random_range(0..=keys),
+            },
+            op_ids: if rng.random_bool(0.5) { rng.random_range(0.1..0.8) } else { 0.0 },
+            sessions: if rng.random_bool(0.4) { rng.random_range(0.2..1.0) } else { 0.0 },
+            scans: if rng.random_bool(0.5) { 0.03 } else { 0.0 },
+            truncations: if rng.random_bool(0.08) { 0.01 } else { 0.0 },
+            explained: if rng.random_bool(0.5) { 0.05 } else { 0.0 },
         }
     }
 
@@ -128,7 +164,7 @@ impl Plan {
 }
 
 /// How far clocks jump where they jump further than allowed.
-pub(super) const WILD_JUMP: Duration = ms(2_500);
+pub(super) const WILD_JUMP: Duration = ms(3_600_000);
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -144,7 +180,24 @@ impl fmt::Display for Plan {
             self.expiring * 100.0,
             if self.mixed_levels { "all levels" } else { "QUORUM only" },
         )?;
+        writeln!(
+            f,
+            "  clients: {} keys with siblings, {:.0} % of writes with op-ids, {:.0} % of clients with sessions, {:.0} % scans{}",
+            self.sibling_keys,
+            self.op_ids * 100.0,
+            self.sessions * 100.0,
+            self.scans * 100.0,
+            if self.truncations > 0.0 { ", truncations" } else { "" },
+        )?;
         writeln!(f, "  timing: request timeout {:?}, hedge after {:?}", self.request_timeout, self.hedge_after)?;
+        writeln!(
+            f,
+            "  network: {:.0} % lost, {:.0} % twice, {:.0} % out of order",
+            self.loss * 100.0,
+            self.duplication * 100.0,
+            self.reordering * 100.0,
+        )?;
+        writeln!(f, "  upkeep: sync every {:?}, collection every {:?}", self.sync_interval, self.collect_interval)?;
         writeln!(
             f,
             "  network: latency {:?} + {:?}, idle timeout {:?}; disk: sync {:?}, {:.1} % stall; {:.1} % refused",
@@ -173,6 +226,7 @@ impl fmt::Display for Plan {
             ("pause", rates.pause),
             ("clock", rates.clock),
             ("new map", rates.new_map),
+            ("back in time", rates.back_in_time),
         ] {
             if let Some(rate) = rate {
                 write!(f, " {name} {rate:?}")?;

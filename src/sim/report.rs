@@ -40,6 +40,8 @@ pub struct SimReport {
     pub clock_jumps: u64,
     /// Cluster maps that came with a restart.
     pub new_maps: u64,
+    /// Servers that learned that their disk went back in time.
+    pub fenced: u64,
     /// Groups that the disks synced.
     pub commits: u64,
     /// Mutations in them.
@@ -72,6 +74,7 @@ impl SimReport {
             pauses: 0,
             clock_jumps: 0,
             new_maps: 0,
+            fenced: 0,
             commits: 0,
             mutations: 0,
             frames: 0,

@@ -45,6 +45,8 @@ pub(super) enum Event {
     Live,
     /// The clients stop, and every key is read for the last time.
     LastReads,
+    /// The run is over.
+    End,
 }
 
 /// What a host does by itself.

@@ -7,15 +7,17 @@ use bytes::Bytes;
 use rand::Rng;
 
 use crate::protocol::{Action, Input, LocalRead, LocalReadResult, Node, NodeSettings, StorageTicket, ring};
+use crate::storage::memory::DiskImage;
 use crate::storage::{Storage, StorageError};
 use crate::types::{
-    Actor, ClusterId, ClusterMap, Epoch, Key, Member, Mutation, Namespace, NamespaceId, NodeId, Outcome, Zone, limits,
+    Actor, ClusterId, ClusterMap, Epoch, Key, Member, MergePolicy, Moment, Mutation, Namespace, NamespaceId, NodeId,
+    Outcome, Zone, limits,
 };
 use crate::wire::{self, Envelope, Message, ReplicaRequest, Statistics};
 
-use super::clients::Client;
+use super::clients::{Client, Seen};
 use super::history::{Check, History};
-use super::host::{Host, Letter};
+use super::host::{Host, Letter, keys_of};
 use super::network::Network;
 use super::operation::Stage;
 use super::plan::Plan;
@@ -26,8 +28,12 @@ use super::{MAX_CLOCK_SKEW, SimOptions};
 
 /// How long requests are made after the faults are over and mended.
 const LIVE: Duration = Duration::from_secs(2);
-/// How long the end may take.
-const REST: Duration = Duration::from_secs(60);
+/// How long the end takes at least.
+const REST: Duration = Duration::from_secs(4);
+/// For how long op-ids are recognised.
+const OP_ID_HORIZON: Duration = Duration::from_secs(120);
+/// The namespace whose keys keep concurrent values.
+const SIBLINGS: NamespaceId = NamespaceId(1);
 
 pub(super) struct World {
     pub(super) plan: Plan,
@@ -45,6 +51,14 @@ pub(super) struct World {
     pub(super) replicas: usize,
     pub(super) newest_epoch: Epoch,
     pub(super) next_operation: u64,
+    /// Writes with op-ids that are to be sent again.
+    pub(super) open_named: Vec<usize>,
+    /// What a disk held some time ago, to be put back.
+    pub(super) image: Option<(HostIndex, DiskImage)>,
+    /// Whose disk went back in time.
+    pub(super) went_back: Option<HostIndex>,
+    /// When the run is over.
+    end: Moment,
     trace: Trace,
 }
 
@@ -56,7 +70,8 @@ fn first_map(plan: &Plan, seed: u64) -> ClusterMap {
     };
     let members: BTreeMap<NodeId, Member> = (0..plan.nodes).map(member).collect();
     let assignment = ring::place(None, &members, plan.replication_factor, plan.partitions);
-    let default = Namespace { id: NamespaceId::DEFAULT, name: "default".into() };
+    let default = Namespace::default_namespace();
+    let siblings = Namespace { id: SIBLINGS, name: "siblings".into(), policy: MergePolicy::Siblings };
     let mut cluster = [0; 16];
     cluster[..8].copy_from_slice(&seed.to_le_bytes());
     ClusterMap {
@@ -65,7 +80,8 @@ fn first_map(plan: &Plan, seed: u64) -> ClusterMap {
         partitions: plan.partitions,
         replication_factor: plan.replication_factor,
         members,
-        namespaces: [(default.id, default)].into(),
+        next_namespace: 2,
+        namespaces: [(default.id, default), (SIBLINGS, siblings)].into(),
         assignment,
     }
 }
@@ -76,16 +92,20 @@ impl World {
         let plan = Plan::draw(options, &mut schedule);
         let map = first_map(&plan, options.seed);
         map.validate().expect("the first map is valid");
-        let key =
-            |index: usize| Key::new(NamespaceId::DEFAULT, Bytes::from(format!("key-{index}"))).expect("it is short");
+        let key = |index: usize| {
+            let namespace = if index < plan.sibling_keys { SIBLINGS } else { NamespaceId::DEFAULT };
+            Key::new(namespace, Bytes::from(format!("key-{index}"))).expect("it is short")
+        };
         let drift = plan.drift_ppm;
         let hosts =
             (0..plan.nodes).map(|index| Host::new(index, map.clone(), schedule.rng.random_range(-drift..=drift)));
         let hosts: Vec<Host> = hosts.collect();
+        let client = |_| Client { session: schedule.chance(plan.sessions).then(Seen::default), ..Client::default() };
+        let clients = (0..plan.clients).map(client).collect();
         let mut world = World {
             network: Network::new(&plan),
             hosts,
-            clients: (0..plan.clients).map(|_| Client::default()).collect(),
+            clients,
             history: History::new((0..plan.keys).map(key).collect(), with_log),
             report: SimReport::new(options, plan.nodes),
             healed: false,
@@ -93,6 +113,10 @@ impl World {
             replicas: plan.nodes.min(usize::from(plan.replication_factor)),
             newest_epoch: map.epoch,
             next_operation: 0,
+            open_named: Vec::new(),
+            image: None,
+            went_back: None,
+            end: Moment(0),
             trace: Trace::new(),
             schedule,
             drawn: plan.to_string(),
@@ -117,25 +141,25 @@ impl World {
         // end, and clocks that were ahead to be caught up with.
         let settling = self.plan.idle_timeout * 2
             + self.plan.request_timeout * 2
-            + Duration::from_secs(2)
-            + if self.plan.wild_clocks { super::plan::WILD_JUMP } else { Duration::ZERO };
+            + self.plan.sync_interval * 4
+            + Duration::from_secs(2);
         self.schedule.after(time, Event::Heal);
         self.schedule.after(time + settling, Event::Live);
         self.schedule.after(time + settling + LIVE, Event::LastReads);
-        self.report.simulated_ms = u64::try_from((time + settling + LIVE).as_millis()).expect("it is short");
+        let rest = REST + (self.plan.sync_interval + self.plan.collect_interval) * 8;
+        self.schedule.after(time + settling + LIVE + rest, Event::End);
+        self.end = self.schedule.now.plus(time + settling + LIVE + rest);
     }
 
-    /// Runs until nothing is left to happen.
+    /// Runs until the end.
     pub(super) fn run(&mut self) {
-        let end = crate::types::Moment(self.report.simulated_ms * 1_000).plus(REST);
         while let Some(event) = self.schedule.next() {
             self.report.events += 1;
             self.trace.word(self.schedule.now.0);
-            self.happen(event);
-            if self.schedule.now > end {
-                let what = "the world does not come to rest".into();
-                return self.history.violated(Check::Liveness, self.schedule.now, None, what);
+            if let Event::End = event {
+                break;
             }
+            self.happen(event);
         }
         for host in 0..self.hosts.len() {
             let hanging = self.hosts[host].machine.as_ref().map_or(0, Node::requests_under_way);
@@ -144,6 +168,7 @@ impl World {
                 self.history.violated(Check::Liveness, self.schedule.now, None, what);
             }
         }
+        self.check_convergence();
         self.report.simulated_ms = self.schedule.now.0 / 1_000;
         self.report.frames = self.network.frames;
         self.trace.word(self.schedule.scheduled());
@@ -188,6 +213,7 @@ impl World {
             Event::Heal => self.heal(),
             Event::Live => self.stage = Stage::Live,
             Event::LastReads => self.last_reads(),
+            Event::End => {}
         }
     }
 
@@ -195,16 +221,26 @@ impl World {
     pub(super) fn start(&mut self, index: HostIndex) {
         let now = self.schedule.now;
         let host = &mut self.hosts[index];
+        if host.fenced {
+            return;
+        }
         host.life += 1;
         host.incarnation = host.incarnation.next();
         host.clock.boot(now);
+        let recovered = host.storage.recovered();
         let settings = NodeSettings {
             actor: Actor { node: host.id, incarnation: host.incarnation },
             request_timeout: self.plan.request_timeout,
             max_clock_skew: MAX_CLOCK_SKEW,
             hedge_after: self.plan.hedge_after,
             max_value_bytes: limits::DEFAULT_MAX_VALUE_BYTES,
-            recovered_clock: host.storage.recovered().clock,
+            op_id_horizon: OP_ID_HORIZON,
+            sync_interval: self.plan.sync_interval,
+            collect_interval: self.plan.collect_interval,
+            store: recovered.store,
+            recovered_commit: recovered.commit,
+            recovered_clock: recovered.clock,
+            remembered: recovered.peers,
         };
         host.machine = Some(Node::new(host.map.clone(), settings));
         let incarnation = host.incarnation;
@@ -213,18 +249,13 @@ impl World {
 
     /// A process dies, and its disk keeps what was synced and some of the rest.
     pub(super) fn crash(&mut self, index: HostIndex) {
+        let covered = self.covered(index);
         let host = &mut self.hosts[index];
         let unsynced = host.storage.unsynced();
         let keep = self.schedule.rng.random_range(0..=unsynced);
         host.storage.crash(keep);
         // What is still there has reached the disk, told or not.
-        for known in &self.history.keys {
-            let key = &known.key;
-            let held = host.storage.head(host.map.partition_of(key), key).expect("the model of a store does not fail");
-            if let Some(held) = held {
-                host.durable.insert(key.clone(), held.stamp);
-            }
-        }
+        host.note_durable(self.history.keys.iter().map(|known| &known.key));
         host.life += 1;
         host.machine = None;
         host.waiting = Vec::new();
@@ -236,8 +267,43 @@ impl World {
         self.history.note(None, self.schedule.now, || {
             format!("n{} dies; its disk keeps {keep} of {unsynced} unsynced steps", index + 1)
         });
+        self.check_crash(index, &covered);
         self.network.host_died(&mut self.schedule, index);
         self.lose_answers(index);
+    }
+
+    /// The disk of a host that is down is put back to what it was.
+    pub(super) fn put_back(&mut self, index: HostIndex, image: &DiskImage) {
+        self.went_back = Some(index);
+        let host = &mut self.hosts[index];
+        host.storage.restore(image);
+        host.durable.clear();
+        host.durable_siblings.clear();
+        host.note_durable(self.history.keys.iter().map(|known| &known.key));
+        self.history.note(None, self.schedule.now, || format!("the disk of n{} goes back in time", index + 1));
+        // What only this disk had of a quorum is not promised any more.
+        for known in &mut self.history.keys {
+            let replicas = self.hosts[0].map.replicas_of(&known.key);
+            let replicas: Vec<&Host> = self.hosts.iter().filter(|host| replicas.contains(&host.id)).collect();
+            let key = &known.key;
+            known.floors.recount(|stamp| replicas.iter().filter(|host| host.durable.get(key) >= Some(&stamp)).count());
+            let Some(siblings) = &mut known.siblings else { continue };
+            siblings.recount(self.schedule.now, |dot| {
+                let there = replicas.iter().filter(|host| host.knows(key, dot));
+                let gone = there.clone().filter(|host| host.has_let_go(key, dot));
+                (there.count(), gone.count())
+            });
+        }
+        self.history.named_are_unsure();
+        self.open_named.clear();
+        for client in &mut self.clients {
+            client.session = client.session.as_ref().map(|_| Seen::default());
+            if let Some(asking) = &mut client.asking {
+                asking.floors = Default::default();
+                asking.all_floors.iter_mut().for_each(|floors| *floors = Default::default());
+                asking.noted.clear();
+            }
+        }
     }
 
     /// A process that stood still takes in what has come meanwhile.
@@ -293,10 +359,10 @@ impl World {
         match action {
             Action::Send { to, envelope } => self.send(index, to, envelope, inputs),
             Action::Append { ticket, mutation } => {
-                self.observe_append(index, &mutation);
                 if self.refuses() {
                     return inputs.push_back(Input::StorageRefused { ticket });
                 }
+                self.observe_append(index, &mutation);
                 let host = &mut self.hosts[index];
                 host.waiting.push((ticket, mutation));
                 if !std::mem::replace(&mut host.committing, true) {
@@ -319,6 +385,16 @@ impl World {
                 self.history.note(None, now, || format!("n{} lives by the map of epoch {epoch}", index + 1));
                 self.hosts[index].map = map;
             }
+            Action::Fence { by, remembered } => {
+                let what = format!("n{} is fenced by {by}, which remembers {remembered:?}", index + 1);
+                self.history.note(None, self.schedule.now, || what.clone());
+                if self.went_back != Some(index) {
+                    self.history.violated(Check::Liveness, self.schedule.now, None, what);
+                }
+                self.report.fenced += 1;
+                self.hosts[index].fenced = true;
+                self.crash(index);
+            }
         }
     }
 
@@ -338,11 +414,24 @@ impl World {
     }
 
     fn send(&mut self, index: HostIndex, to: Vec<NodeId>, envelope: Envelope, inputs: &mut VecDeque<Input>) {
-        if let Message::Request { request: ReplicaRequest::Apply { key, version }, .. } = &envelope.message {
+        if let Message::Request { request, .. } = &envelope.message {
             let host = &self.hosts[index];
             let by = Actor { node: host.id, incarnation: host.incarnation };
-            let partition = host.map.partition_of(key);
-            self.history.issued(self.schedule.now, by, partition, key, version);
+            match request {
+                ReplicaRequest::Apply { key, record } => {
+                    let partition = host.map.partition_of(key);
+                    self.history.issued(self.schedule.now, by, partition, key, record.versions());
+                }
+                ReplicaRequest::Claim { partition, op, claim, .. } => {
+                    self.history.claims(self.schedule.now, by, *partition, (*op, claim));
+                }
+                ReplicaRequest::Truncate { partition, namespace, stamp } => {
+                    let keys = self.keys_in(*partition, *namespace);
+                    self.history.truncates(self.schedule.now, by, *partition, *namespace, *stamp, &keys);
+                }
+                ReplicaRequest::Coverage { changed, .. } => self.check_told(index, changed),
+                _ => {}
+            }
         }
         if let Message::Request { request: ReplicaRequest::FetchMap, .. } = &envelope.message {
             self.history.note(None, self.schedule.now, || format!("n{} asks {to:?} for a newer map", index + 1));
@@ -358,10 +447,21 @@ impl World {
     }
 
     fn observe_append(&mut self, index: HostIndex, mutation: &Mutation) {
-        let Mutation::Record { partition, key, version } = mutation else { return };
         let host = &self.hosts[index];
         let by = Actor { node: host.id, incarnation: host.incarnation };
-        self.history.issued(self.schedule.now, by, *partition, key, version);
+        match mutation {
+            Mutation::Record { partition, key, record } => {
+                self.history.issued(self.schedule.now, by, *partition, key, record.versions());
+            }
+            Mutation::Claim { partition, op, claim, .. } => {
+                self.history.claims(self.schedule.now, by, *partition, (*op, claim));
+            }
+            Mutation::Truncate { partition, namespace, stamp } => {
+                let keys = self.keys_in(*partition, *namespace);
+                self.history.truncates(self.schedule.now, by, *partition, *namespace, *stamp, &keys);
+            }
+            _ => {}
+        }
     }
 
     fn wind_timer(&mut self, index: HostIndex) {
@@ -398,7 +498,7 @@ impl World {
         let applied = host.storage.apply(&mutations, clock).expect("the model of a store does not fail");
         let by = Actor { node: host.id, incarnation: host.incarnation };
         for ((ticket, mutation), applied) in tickets.into_iter().zip(mutations).zip(applied) {
-            self.history.applied(now, by, &mutation, applied);
+            self.history.applied(now, by, &mutation, &applied);
             host.group.push((ticket, mutation, applied));
         }
         self.report.commits += 1;
@@ -411,8 +511,8 @@ impl World {
         let host = &mut self.hosts[index];
         host.storage.sync().expect("the model of a store does not fail");
         let group = std::mem::take(&mut host.group);
-        for (_, mutation, applied) in &group {
-            host.note_durable(mutation, *applied);
+        for (_, mutation, _) in &group {
+            host.note_durable(keys_of(mutation).into_iter());
         }
         host.committing = !host.waiting.is_empty();
         if host.committing {
@@ -427,8 +527,22 @@ impl World {
         let host = &self.hosts[index];
         let partition = |key: &Key| host.map.partition_of(key);
         Ok(match read {
-            LocalRead::Value(key) => LocalReadResult::Value(host.storage.read(partition(&key), &key)?),
-            LocalRead::Head(key) => LocalReadResult::Head(host.storage.head(partition(&key), &key)?),
+            LocalRead::Value { key, after } => {
+                let behind = !host.storage.covers(partition(&key), &after);
+                let held = host.storage.read(partition(&key), &key)?;
+                LocalReadResult::Value { record: held.what, durable: held.durable, behind }
+            }
+            LocalRead::Head { key, after } => {
+                let behind = !host.storage.covers(partition(&key), &after);
+                let held = host.storage.head(partition(&key), &key)?;
+                LocalReadResult::Head { digest: held.what, durable: held.durable, behind }
+            }
+            LocalRead::Coverage { since } => {
+                let (commit, changed) = host.storage.coverage(since);
+                LocalReadResult::Coverage { commit, changed }
+            }
+            LocalRead::Pull { partition, wanted } => LocalReadResult::Pulled(host.storage.pull(partition, &wanted)?),
+            LocalRead::History(key) => LocalReadResult::History(host.storage.history(partition(&key), &key)?),
             LocalRead::Scan(range) => LocalReadResult::Scan(host.storage.scan(range)?),
             LocalRead::Statistics => LocalReadResult::Statistics(Statistics {
                 live_keys: host.storage.live_keys(),

@@ -350,10 +350,11 @@ impl<T> Shared<T> {
 
 /// How many of these mutations make a group.
 fn group_length(mutations: &[Mutation]) -> usize {
-    let mut bytes = 0;
+    let (mut bytes, mut log_bytes) = (0, 0);
     let fits = |mutation: &&Mutation| {
-        let open = bytes <= limits::COMMIT_GROUP_BYTES;
+        let open = bytes <= limits::COMMIT_GROUP_BYTES && log_bytes <= limits::COMMIT_GROUP_LOG_BYTES;
         bytes += mutation.weight();
+        log_bytes += mutation.log_bytes();
         open
     };
     mutations.iter().take(limits::COMMIT_GROUP_MUTATIONS).take_while(fits).count()

@@ -2,11 +2,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use bytes::Bytes;
 
+use crate::storage::StoreStatistics;
 use crate::storage::memory::MemoryStorage;
-use crate::storage::{ReadAnswer, ReadOrder, Readers, Recovered};
+use crate::storage::{Held, ReadAnswer, ReadOrder, Readers, Recovered};
 use crate::types::{
-    Actor, CommitNumber, Content, Counter, Dot, Incarnation, Key, NamespaceId, NodeId, Partition, PartitionCount,
-    ScanRange, ScanResult, Stamp, Summary, Version,
+    Actor, CommitNumber, Content, Counter, Coverage, Digest, Dot, Incarnation, Key, LocalHistory, NamespaceId, NodeId,
+    Partition, PartitionCount, Pulled, Record, ScanRange, ScanResult, Stamp, StoreId, Version, VersionVector,
 };
 
 use super::*;
@@ -41,16 +42,40 @@ impl Storage for Gated {
         }
     }
 
-    fn read(&self, partition: Partition, key: &Key) -> Result<Option<Version>, StorageError> {
+    fn read(&self, partition: Partition, key: &Key) -> Result<Held<Record>, StorageError> {
         self.memory.read(partition, key)
     }
 
-    fn head(&self, _: Partition, _: &Key) -> Result<Option<Summary>, StorageError> {
+    fn head(&self, _: Partition, _: &Key) -> Result<Held<Digest>, StorageError> {
         Err(StorageError::Engine("EIO".to_owned()))
     }
 
     fn scan(&self, range: ScanRange) -> Result<ScanResult, StorageError> {
         self.memory.scan(range)
+    }
+
+    fn covers(&self, partition: Partition, dots: &VersionVector) -> bool {
+        self.memory.covers(partition, dots)
+    }
+
+    fn coverage(&self, since: CommitNumber) -> (CommitNumber, Vec<Coverage>) {
+        self.memory.coverage(since)
+    }
+
+    fn pull(&self, partition: Partition, wanted: &VersionVector) -> Result<Pulled, StorageError> {
+        self.memory.pull(partition, wanted)
+    }
+
+    fn history(&self, partition: Partition, key: &Key) -> Result<LocalHistory, StorageError> {
+        self.memory.history(partition, key)
+    }
+
+    fn discarded(&self) -> u64 {
+        self.memory.discarded()
+    }
+
+    fn log_length(&self) -> u64 {
+        self.memory.log_length()
     }
 
     fn live_keys(&self) -> u64 {
@@ -91,7 +116,7 @@ fn fixture_looked_after(look_every: Duration) -> Fixture {
     let (verdict, verdicts) = channel();
     let (committed_sender, committed) = channel();
     let (failure_sender, failure) = channel();
-    let memory = MemoryStorage::new(PARTITIONS);
+    let memory = MemoryStorage::new(PARTITIONS, StoreId(1));
     let storage = Arc::new(Gated { memory, applying: applying_sender, verdicts: Mutex::new(verdicts) });
     let counters = Arc::new(Counters::default());
     let committer = Committer::start_looked_after(
@@ -105,12 +130,20 @@ fn fixture_looked_after(look_every: Duration) -> Fixture {
     Fixture { verdict, committer, storage, counters, applying, committed, failure }
 }
 
-fn put(number: u64, bytes: usize) -> Mutation {
-    let key = Key::new(NamespaceId::DEFAULT, format!("key{number}")).expect("a valid key");
+fn dot(number: u64) -> Dot {
     let actor = Actor { node: NodeId::new(1).expect("not zero"), incarnation: Incarnation(1) };
-    let stamp = Stamp { timestamp: Timestamp(number), dot: Dot { actor, counter: Counter(number) } };
+    Dot { actor, counter: Counter(number + 1) }
+}
+
+fn put(number: u64, bytes: usize) -> Mutation {
+    put_at(format!("key{number}"), number, bytes)
+}
+
+fn put_at(key: impl Into<Bytes>, number: u64, bytes: usize) -> Mutation {
+    let key = Key::new(NamespaceId::DEFAULT, key).expect("a valid key");
+    let stamp = Stamp { timestamp: Timestamp(number), dot: dot(number) };
     let version = Version { stamp, expires_at: None, content: Content::Value(Bytes::from(vec![0; bytes])) };
-    Mutation::Record { partition: Partition(0), key, version }
+    Mutation::Record { partition: Partition(0), key, record: Record::Last(version) }
 }
 
 impl Fixture {
@@ -181,6 +214,30 @@ fn groups_are_bounded_in_number_and_in_bytes_and_no_ticket_is_lost() {
     let full = limits::COMMIT_GROUP_MUTATIONS;
     // The five that are left over and four large ones are just above the bytes of a group.
     assert_eq!(sizes, [full, full, 5 + 4, 4, 2]);
+}
+
+#[test]
+fn groups_are_bounded_in_bytes_of_the_log() {
+    let fixture = fixture();
+    fixture.submit(0);
+    assert_eq!(fixture.group(), 1);
+    let count = 100;
+    for number in 1..=count {
+        let mutation = put_at(vec![number as u8; 2_000], number, 10);
+        assert_eq!(mutation.log_bytes(), 2_040);
+        fixture.committer.submit(number, mutation, Timestamp(number)).expect("there is room");
+    }
+    fixture.say(Verdict::Sync);
+    assert_eq!(fixture.tickets(), [0]);
+    let mut sizes = Vec::new();
+    while sizes.iter().sum::<usize>() < count as usize {
+        sizes.push(fixture.group());
+        fixture.say(Verdict::Sync);
+        fixture.tickets();
+    }
+    // The one that exceeds the bound is the last of its group.
+    let full = limits::COMMIT_GROUP_LOG_BYTES / 2_040 + 1;
+    assert_eq!(sizes, [full, full, full, count as usize - 3 * full]);
 }
 
 #[test]
@@ -267,7 +324,7 @@ fn a_group_that_never_ends_is_a_failure_and_stopping_does_not_wait_for_it() {
 #[test]
 fn a_callback_that_panics_is_a_failure() {
     let (failed, failure) = channel();
-    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(PARTITIONS));
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(PARTITIONS, StoreId(1)));
     let committer = Committer::start(
         storage,
         Arc::default(),
@@ -319,22 +376,45 @@ fn reads_are_answered_in_order_until_one_fails() {
         from: PARTITIONS.first_token(Partition(0)),
         limit: 9,
     };
-    let orders =
-        [ReadOrder::Value(key("key1")), ReadOrder::Value(key("none")), ReadOrder::Scan(range), ReadOrder::Statistics];
+    let dots = |numbers: &[u64]| numbers.iter().map(|number| dot(*number)).collect::<VersionVector>();
+    let value = |name: &str, after: &[u64]| ReadOrder::Value { key: key(name), after: dots(after) };
+    let orders = [
+        value("key1", &[]),
+        value("none", &[1]),
+        value("key1", &[1, 2]),
+        ReadOrder::Scan(range),
+        ReadOrder::Statistics,
+        ReadOrder::Coverage { since: CommitNumber(0) },
+        ReadOrder::Coverage { since: CommitNumber(1) },
+        ReadOrder::Pull { partition: Partition(0), wanted: dots(&[1, 2]) },
+        ReadOrder::History { key: key("key1") },
+    ];
+    let count = orders.len();
     for (ticket, order) in orders.into_iter().enumerate() {
         readers.submit(ticket as u64, order).expect("there is room");
     }
-    let received: Vec<_> = answers.iter().take(4).collect();
-    let Mutation::Record { version, .. } = put(1, 10) else { unreachable!("it is a record") };
-    assert_eq!(received[0], (0, ReadAnswer::Value(Some(version))));
-    assert_eq!(received[1], (1, ReadAnswer::Value(None)));
-    assert!(matches!(&received[2], (2, ReadAnswer::Scan(result)) if result.entries.len() == 1));
-    assert!(matches!(received[3], (3, ReadAnswer::Statistics(statistics)) if statistics.live_keys == 1));
-    assert_eq!(fixture.counters.snapshot().reads, 4);
+    let received: Vec<_> = answers.iter().take(count).enumerate().collect();
+    assert!(received.iter().all(|(index, (ticket, _))| *index as u64 == *ticket), "in order");
+    let received: Vec<_> = received.into_iter().map(|(_, (_, answer))| answer).collect();
+    let Mutation::Record { record, .. } = put(1, 10) else { unreachable!("it is a record") };
+    let held = |what: Option<Record>| Held { what, durable: true };
+    assert_eq!(received[0], ReadAnswer::Value { record: held(Some(record.clone())), behind: false });
+    assert_eq!(received[1], ReadAnswer::Value { record: held(None), behind: false });
+    assert_eq!(received[2], ReadAnswer::Value { record: held(Some(record.clone())), behind: true });
+    assert!(matches!(&received[3], ReadAnswer::Scan(result) if result.entries.len() == 1));
+    let statistics = StoreStatistics { live_keys: 1, disk_bytes: 14, log_length: 1, discarded: 0 };
+    assert_eq!(received[4], ReadAnswer::Statistics(statistics));
+    let coverage = Coverage { partition: Partition(0), vector: dots(&[1]), horizon: Timestamp(0) };
+    assert_eq!(received[5], ReadAnswer::Coverage { commit: CommitNumber(1), changed: vec![coverage] });
+    assert_eq!(received[6], ReadAnswer::Coverage { commit: CommitNumber(1), changed: Vec::new() });
+    assert!(matches!(&received[7], ReadAnswer::Pull(pulled) if pulled.items.len() == 1 && pulled.lost.is_empty()));
+    assert!(matches!(&received[8], ReadAnswer::History(history) if history.digest == Some(record.digest())));
+    assert_eq!(fixture.counters.snapshot().reads, count as u64);
 
-    readers.submit(4, ReadOrder::Head(key("key1"))).expect("there is room");
+    let head = ReadOrder::Head { key: key("key1"), after: VersionVector::empty() };
+    readers.submit(99, head).expect("there is room");
     soon(&failure);
-    assert_eq!(readers.submit(5, ReadOrder::Statistics), Err(Refused::Closed));
+    assert_eq!(readers.submit(100, ReadOrder::Statistics), Err(Refused::Closed));
     readers.stop();
     assert_eq!(answers.iter().count(), 0);
     fixture.committer.stop();
@@ -345,7 +425,7 @@ fn a_full_queue_of_reads_refuses_and_stopping_answers_what_waits() {
     let (begun_sender, begun) = channel();
     let (go, gate) = channel();
     let (answered, answers) = channel();
-    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(PARTITIONS));
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(PARTITIONS, StoreId(1)));
     let mut first = true;
     let readers = Readers::start(
         storage,

@@ -9,6 +9,8 @@
 
 mod error;
 mod engine;
+mod log;
+mod verdict;
 mod files;
 pub mod incarnation;
 pub mod memory;
@@ -19,7 +21,7 @@ mod readers;
 
 pub use committer::{Committer, OnCommitted, OnFailure, Refused};
 pub use counters::{Counters, CountersSnapshot};
-pub use engine::{Recovered, Storage};
+pub use engine::{Held, Recovered, Storage};
 pub use error::StorageError;
 pub use readers::{OnAnswers, ReadAnswer, ReadOrder, Readers, StoreStatistics};
 

@@ -10,34 +10,85 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crate::ambient;
-use crate::types::{Content, Key, PartitionCount, ScanRange, ScanResult, Summary, Version, limits};
+use crate::types::{
+    CommitNumber, Coverage, Digest, Key, LocalHistory, Partition, PartitionCount, Pulled, PulledItem, Record,
+    ScanRange, ScanResult, VersionVector, limits,
+};
 
-use super::{Counters, OnFailure, Refused, Storage, StorageError};
+use super::{Counters, Held, OnFailure, Refused, Storage, StorageError};
 
 /// What is read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ReadOrder {
-    /// A version with its value.
-    Value(Key),
-    /// A version without its value.
-    Head(Key),
+    /// A record with its values.
+    Value {
+        /// Which key.
+        key: Key,
+        /// What the reader has seen of the partition, and must not be shown less than.
+        after: VersionVector,
+    },
+    /// A record without its values.
+    Head {
+        /// Which key.
+        key: Key,
+        /// As for [`ReadOrder::Value`].
+        after: VersionVector,
+    },
     /// Keys.
     Scan(ScanRange),
     /// What the store knows of itself.
     Statistics,
+    /// What is durably covered.
+    Coverage {
+        /// Only partitions in which that has changed after this group.
+        since: CommitNumber,
+    },
+    /// What these dots wrote.
+    Pull {
+        /// Where.
+        partition: Partition,
+        /// Which dots.
+        wanted: VersionVector,
+    },
+    /// What is known of a key.
+    History {
+        /// Which key.
+        key: Key,
+    },
 }
 
 /// What was found.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ReadAnswer {
     /// To [`ReadOrder::Value`].
-    Value(Option<Version>),
+    Value {
+        /// What is held of the key.
+        record: Held<Record>,
+        /// Whether something is missing here of what the reader has seen before.
+        behind: bool,
+    },
     /// To [`ReadOrder::Head`].
-    Head(Option<Summary>),
+    Head {
+        /// What is held of the key.
+        digest: Held<Digest>,
+        /// As in [`ReadAnswer::Value`].
+        behind: bool,
+    },
     /// To [`ReadOrder::Scan`].
     Scan(ScanResult),
     /// To [`ReadOrder::Statistics`].
     Statistics(StoreStatistics),
+    /// To [`ReadOrder::Coverage`].
+    Coverage {
+        /// The last group that is durable.
+        commit: CommitNumber,
+        /// The partitions in which something has changed.
+        changed: Vec<Coverage>,
+    },
+    /// To [`ReadOrder::Pull`].
+    Pull(Pulled),
+    /// To [`ReadOrder::History`].
+    History(LocalHistory),
 }
 
 /// What a store knows of itself.
@@ -47,6 +98,10 @@ pub struct StoreStatistics {
     pub live_keys: u64,
     /// How many bytes it takes on disk.
     pub disk_bytes: u64,
+    /// How many mutations the log still has.
+    pub log_length: u64,
+    /// Versions that lost against a newer one without ever having been seen.
+    pub discarded: u64,
 }
 
 /// Is told the answers, a batch at a time, on the reader's thread. While it runs nothing
@@ -209,21 +264,51 @@ impl<T> Shared<T> {
 }
 
 fn answer(storage: &dyn Storage, partitions: PartitionCount, order: ReadOrder) -> Result<ReadAnswer, StorageError> {
+    let partition_of = |key: &Key| partitions.partition_of(key.token());
+    // Asked before the read: what is covered by then, the read shows.
+    let behind = |partition, after: &VersionVector| !after.is_empty() && !storage.covers(partition, after);
     Ok(match order {
-        ReadOrder::Value(key) => ReadAnswer::Value(storage.read(partitions.partition_of(key.token()), &key)?),
-        ReadOrder::Head(key) => ReadAnswer::Head(storage.head(partitions.partition_of(key.token()), &key)?),
-        ReadOrder::Scan(range) => ReadAnswer::Scan(storage.scan(range)?),
-        ReadOrder::Statistics => {
-            ReadAnswer::Statistics(StoreStatistics { live_keys: storage.live_keys(), disk_bytes: storage.disk_bytes() })
+        ReadOrder::Value { key, after } => {
+            let partition = partition_of(&key);
+            let behind = behind(partition, &after);
+            ReadAnswer::Value { record: storage.read(partition, &key)?, behind }
         }
+        ReadOrder::Head { key, after } => {
+            let partition = partition_of(&key);
+            let behind = behind(partition, &after);
+            ReadAnswer::Head { digest: storage.head(partition, &key)?, behind }
+        }
+        ReadOrder::Scan(range) => ReadAnswer::Scan(storage.scan(range)?),
+        ReadOrder::Statistics => ReadAnswer::Statistics(StoreStatistics {
+            live_keys: storage.live_keys(),
+            disk_bytes: storage.disk_bytes(),
+            log_length: storage.log_length(),
+            discarded: storage.discarded(),
+        }),
+        ReadOrder::Coverage { since } => {
+            let (commit, changed) = storage.coverage(since);
+            ReadAnswer::Coverage { commit, changed }
+        }
+        ReadOrder::Pull { partition, wanted } => ReadAnswer::Pull(storage.pull(partition, &wanted)?),
+        ReadOrder::History { key } => ReadAnswer::History(storage.history(partition_of(&key), &key)?),
     })
 }
 
 /// About how many bytes an answer holds.
 fn weight(answer: &ReadAnswer) -> usize {
     match answer {
-        ReadAnswer::Value(Some(Version { content: Content::Value(value), .. })) => value.len(),
+        ReadAnswer::Value { record: Held { what: Some(record), .. }, .. } => record.value_bytes(),
         ReadAnswer::Scan(result) => result.entries.iter().map(|entry| entry.key.len() + 64).sum(),
+        ReadAnswer::Coverage { changed, .. } => changed.iter().map(|coverage| 32 * coverage.vector.ranges()).sum(),
+        ReadAnswer::Pull(pulled) => {
+            let bytes = |item: &PulledItem| match item {
+                PulledItem::Record { key, record, .. } => {
+                    128 + key.bytes().len() + record.as_ref().map_or(0, Record::value_bytes)
+                }
+                PulledItem::Truncation { .. } => 128,
+            };
+            pulled.items.iter().map(bytes).sum()
+        }
         _ => 0,
     }
 }

@@ -12,7 +12,7 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 /// A list of at most `MOST` items.
-pub(super) struct BoundedVec<T, const MOST: usize>(pub Vec<T>);
+pub(super) struct BoundedVec<T, const MOST: usize>(pub(super) Vec<T>);
 
 impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for BoundedVec<T, MOST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -43,6 +43,18 @@ impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for BoundedVe
 
         deserializer.deserialize_seq(Items::<T, MOST>(PhantomData)).map(BoundedVec)
     }
+}
+
+/// A list of at most `MOST` items; for `serde(deserialize_with)`.
+///
+/// # Errors
+/// The deserializer's, or one that says that there are more.
+pub fn bounded_list<'de, D, T, const MOST: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    BoundedVec::<T, MOST>::deserialize(deserializer).map(|list| list.0)
 }
 
 /// A map of at most `MOST` entries; for `serde(deserialize_with)`.

@@ -32,6 +32,12 @@ impl Timestamp {
         WallTime(self.0 >> LOGICAL_BITS)
     }
 
+    /// The timestamp that lies this much later.
+    pub fn plus(self, after: Duration) -> Timestamp {
+        let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX >> LOGICAL_BITS);
+        Timestamp(self.0.saturating_add(millis.saturating_mul(1 << LOGICAL_BITS)))
+    }
+
     /// The smallest timestamp above this one.
     pub fn next(self) -> Timestamp {
         Timestamp(self.0.saturating_add(1))
@@ -76,6 +82,17 @@ impl HybridClock {
         self.last
     }
 
+    /// A new timestamp that is above all earlier ones and not above `ceiling`; none if
+    /// there is no such. It may lie behind the time of day then.
+    pub fn tick_below(&mut self, wall: WallTime, ceiling: Timestamp) -> Option<Timestamp> {
+        let next = self.last.next();
+        if next > ceiling {
+            return None;
+        }
+        self.last = next.max(Timestamp::at(wall).min(ceiling));
+        Some(self.last)
+    }
+
     /// Takes in a timestamp from elsewhere, so that later ones lie above it.
     ///
     /// # Errors
@@ -104,6 +121,17 @@ mod tests {
         let third = clock.tick(WallTime(9_000));
         assert!(first < second && second < third);
         assert_eq!(first.wall(), WallTime(10_000));
+    }
+
+    #[test]
+    fn a_ceiling_is_kept_below() {
+        let mut clock = HybridClock::new(Timestamp::default(), SKEW);
+        let ceiling = Timestamp::at(WallTime(10_000)).plus(Duration::from_millis(250));
+        assert_eq!(ceiling.wall(), WallTime(10_250));
+        assert_eq!(clock.tick_below(WallTime(10_100), ceiling), Some(Timestamp::at(WallTime(10_100))));
+        assert_eq!(clock.tick_below(WallTime(20_000), ceiling), Some(ceiling));
+        assert_eq!(clock.tick_below(WallTime(20_000), ceiling), None);
+        assert_eq!(clock.last(), ceiling);
     }
 
     #[test]

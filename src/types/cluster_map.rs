@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::bounded::{self, BoundedVec};
-use super::{Epoch, Key, NamespaceId, NodeId, Partition, PartitionCount, Zone, limits};
+use super::{Epoch, Key, MergePolicy, NamespaceId, NodeId, Partition, PartitionCount, Zone, limits};
 
 /// The name of a cluster: 128 random bits from its creation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -48,6 +48,34 @@ pub struct Namespace {
     pub id: NamespaceId,
     /// Its name.
     pub name: String,
+    /// Which of two concurrent values is kept. Never changes.
+    pub policy: MergePolicy,
+}
+
+impl Namespace {
+    /// The namespace that every cluster has.
+    pub fn default_namespace() -> Namespace {
+        Namespace { id: NamespaceId::DEFAULT, name: "default".into(), policy: MergePolicy::Lww }
+    }
+
+    /// Whether a namespace may be called this.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn check_name(name: &str) -> Result<(), String> {
+        let fits = (1..=limits::MAX_NAMESPACE_NAME_BYTES).contains(&name.len());
+        let plain =
+            name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte));
+        let begins = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+        if fits && plain && begins {
+            return Ok(());
+        }
+        let most = limits::MAX_NAMESPACE_NAME_BYTES;
+        Err(format!(
+            "'{}' cannot name a namespace: use 1 to {most} of a-z 0-9 - _ . and begin with a letter or digit",
+            name.chars().take(most).collect::<String>()
+        ))
+    }
 }
 
 /// For each partition its replicas, primary first.
@@ -83,7 +111,10 @@ pub struct ClusterMap {
     /// The members by id.
     #[serde(deserialize_with = "bounded::map::<_, _, _, { limits::MAX_MEMBERS }>")]
     pub members: BTreeMap<NodeId, Member>,
+    /// The number of the next namespace that is made: none is ever used twice.
+    pub next_namespace: u16,
     /// The namespaces by id.
+    #[serde(deserialize_with = "bounded::map::<_, _, _, { limits::MAX_NAMESPACES }>")]
     pub namespaces: BTreeMap<NamespaceId, Namespace>,
     /// Who owns what.
     pub assignment: Assignment,
@@ -110,6 +141,46 @@ impl ClusterMap {
         self.namespaces.values().find(|namespace| namespace.name == name).map(|namespace| namespace.id)
     }
 
+    /// How the values of a namespace are merged.
+    pub fn policy(&self, namespace: NamespaceId) -> MergePolicy {
+        self.namespaces.get(&namespace).map_or(MergePolicy::Lww, |namespace| namespace.policy)
+    }
+
+    /// The map after this one, with a further namespace.
+    ///
+    /// # Errors
+    /// [`MapError`] if the name is taken or cannot be a name, or there are too many.
+    pub fn with_namespace(&self, name: &str, policy: MergePolicy) -> Result<ClusterMap, MapError> {
+        Namespace::check_name(name).map_err(MapError)?;
+        if self.namespace(name).is_some() {
+            return Err(MapError(format!("there is a namespace '{name}' already")));
+        }
+        if self.namespaces.len() >= limits::MAX_NAMESPACES || self.next_namespace == u16::MAX {
+            return Err(MapError(format!("there are {} namespaces, the most there may be", self.namespaces.len())));
+        }
+        let id = NamespaceId(self.next_namespace);
+        let mut map = self.clone();
+        map.epoch = map.epoch.next();
+        map.next_namespace += 1;
+        map.namespaces.insert(id, Namespace { id, name: name.to_owned(), policy });
+        Ok(map)
+    }
+
+    /// The map after this one, without a namespace; its keys can no longer be asked for.
+    ///
+    /// # Errors
+    /// [`MapError`] if there is none of this name, or it is the default one.
+    pub fn without_namespace(&self, name: &str) -> Result<ClusterMap, MapError> {
+        let Some(id) = self.namespace(name) else { return Err(MapError(format!("there is no namespace '{name}'"))) };
+        if id == NamespaceId::DEFAULT {
+            return Err(MapError("the namespace 'default' cannot be removed".into()));
+        }
+        let mut map = self.clone();
+        map.epoch = map.epoch.next();
+        map.namespaces.remove(&id);
+        Ok(map)
+    }
+
     /// Whether the map can be lived by: what arrives from a file or a peer passes here first.
     ///
     /// # Errors
@@ -127,8 +198,17 @@ impl ClusterMap {
                 return fail(format!("member {id} is entered as {} with weight {}", member.id, member.weight));
             }
         }
-        if self.namespaces.iter().any(|(id, namespace)| *id != namespace.id) {
-            return fail("a namespace is entered under another's number".into());
+        let names: BTreeSet<_> = self.namespaces.values().map(|namespace| &namespace.name).collect();
+        if names.len() != self.namespaces.len() {
+            return fail("two namespaces have one name".into());
+        }
+        for (id, namespace) in &self.namespaces {
+            if *id != namespace.id || id.0 >= self.next_namespace {
+                return fail(format!("namespace '{}' is entered under a number that is not its own", namespace.name));
+            }
+            if let Err(reason) = Namespace::check_name(&namespace.name) {
+                return fail(reason);
+            }
         }
         if self.assignment.0.len() != self.partitions.get() as usize {
             return fail(format!("{} of {} partitions are assigned", self.assignment.0.len(), self.partitions.get()));

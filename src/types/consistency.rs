@@ -5,12 +5,17 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::SeededBug;
+
 /// The level of one read or write (DESIGN section 5).
 ///
-/// ANY and SERIAL are not offered yet and are refused by name where a level is parsed.
+/// SERIAL is not offered yet and is refused by name where a level is parsed.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ConsistencyLevel {
+    /// Two durable copies anywhere; for writes only. Without hints, which are not offered
+    /// yet, the copies are those of two replicas.
+    Any,
     /// One replica.
     One,
     /// Two replicas.
@@ -28,16 +33,17 @@ pub enum ConsistencyLevel {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownLevel {
     /// A level of the design that is not built yet.
-    #[error("consistency level '{0}' is not offered yet: use one, two, three, quorum or all")]
+    #[error("consistency level '{0}' is not offered yet: use any, one, two, three, quorum or all")]
     NotOffered(String),
     /// No level at all.
-    #[error("unknown consistency level '{0}': use one, two, three, quorum or all")]
+    #[error("unknown consistency level '{0}': use any, one, two, three, quorum or all")]
     Unknown(String),
 }
 
 impl ConsistencyLevel {
     /// All levels, weakest first.
-    pub const ALL_LEVELS: [ConsistencyLevel; 5] = [
+    pub const ALL_LEVELS: [ConsistencyLevel; 6] = [
+        ConsistencyLevel::Any,
         ConsistencyLevel::One,
         ConsistencyLevel::Two,
         ConsistencyLevel::Three,
@@ -45,12 +51,19 @@ impl ConsistencyLevel {
         ConsistencyLevel::All,
     ];
 
+    /// Whether two requests at this level always share a replica.
+    pub fn is_quorum(self, replicas: usize) -> bool {
+        self.required(replicas) * 2 > replicas
+    }
+
     /// How many of `replicas` must answer. May exceed `replicas`: then the level cannot be met.
     pub fn required(self, replicas: usize) -> usize {
         match self {
+            ConsistencyLevel::Any => replicas.clamp(1, 2),
             ConsistencyLevel::One => 1,
             ConsistencyLevel::Two => 2,
             ConsistencyLevel::Three => 3,
+            ConsistencyLevel::Quorum if SeededBug::QuorumTooSmall.is_planted() => (replicas / 2).max(1),
             ConsistencyLevel::Quorum => replicas / 2 + 1,
             ConsistencyLevel::All => replicas.max(1),
         }
@@ -60,6 +73,7 @@ impl ConsistencyLevel {
 impl fmt::Display for ConsistencyLevel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            ConsistencyLevel::Any => "any",
             ConsistencyLevel::One => "one",
             ConsistencyLevel::Two => "two",
             ConsistencyLevel::Three => "three",
@@ -76,7 +90,7 @@ impl FromStr for ConsistencyLevel {
         let lower = text.to_ascii_lowercase();
         ConsistencyLevel::ALL_LEVELS.into_iter().find(|level| level.to_string() == lower).ok_or_else(|| {
             match lower.as_str() {
-                "any" | "serial" => UnknownLevel::NotOffered(lower),
+                "serial" => UnknownLevel::NotOffered(lower),
                 _ => UnknownLevel::Unknown(text.to_owned()),
             }
         })
@@ -89,8 +103,10 @@ mod tests {
 
     #[test]
     fn required_replicas_per_level() {
-        use ConsistencyLevel::{All, One, Quorum, Three, Two};
+        use ConsistencyLevel::{All, Any, One, Quorum, Three, Two};
         let cases = [
+            (Any, 3, 2),
+            (Any, 1, 1),
             (One, 3, 1),
             (Two, 3, 2),
             (Three, 3, 3),

@@ -45,3 +45,10 @@ counter! {
     /// The number of a group of mutations that one replica made durable together.
     CommitNumber
 }
+
+impl Counter {
+    /// Whether somebody may have given it out: version vectors have no room for others.
+    pub fn is_issued(self) -> bool {
+        (1..=u64::MAX - 2).contains(&self.0)
+    }
+}

@@ -27,6 +27,29 @@ pub const MAX_MEMBERS: usize = 1_024;
 pub const MAX_REPLICATION_FACTOR: u8 = 7;
 /// The replication factor unless chosen otherwise.
 pub const DEFAULT_REPLICATION_FACTOR: u8 = 3;
+/// The most namespaces of a cluster.
+pub const MAX_NAMESPACES: usize = 256;
+/// The longest name of a namespace, in bytes.
+pub const MAX_NAMESPACE_NAME_BYTES: usize = 64;
+
+/// Actors of one version vector, at most: a node that starts is a new one.
+pub const VECTOR_ACTORS: usize = 64 * 1024;
+/// Ranges of one actor in a version vector, at most.
+pub const VECTOR_RANGES: usize = 64 * 1024;
+/// Actors that have written to one key, at most, as far as its context remembers.
+pub const CONTEXT_ACTORS: usize = 4 * 1024;
+/// Concurrent values of a key that a coordinator lets come into being (DESIGN section 4).
+pub const SIBLINGS: usize = 32;
+/// Versions of one record, at most: every replica may have let that many come into being.
+pub const RECORD_VERSIONS: usize = SIBLINGS * MAX_REPLICATION_FACTOR as usize;
+/// The longest value of a write that carries an op-id, in bytes: it is kept twice for a while.
+pub const OP_VALUE_BYTES: usize = 64 * 1024;
+/// Dots that one session token may hold, as ranges; past that it is widened.
+pub const SESSION_RANGES: usize = 1_024;
+/// The longest token (a context or a session) that clients may hand back, in bytes: above
+/// the longest that is given out, which takes 25 bytes an actor and a third for its Base64.
+pub const TOKEN_BYTES: usize = 144 * 1024;
+
 /// Places on the ring per unit of weight (DESIGN section 3).
 pub const TOKENS_PER_WEIGHT: u32 = 64;
 /// The highest weight of a node.
@@ -51,10 +74,29 @@ pub const COMMIT_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 pub const COMMIT_GROUP_MUTATIONS: usize = 1_024;
 /// Bytes of keys and values in one group commit; the group closes once it exceeds this.
 pub const COMMIT_GROUP_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of one log entry; the group closes once it exceeds this. Sixteen of them lie in
+/// one sled leaf.
+pub const COMMIT_GROUP_LOG_BYTES: usize = 64 * 1024;
+/// Gaps and ranges of one actor that a checkpoint has room for. While there are more, nothing
+/// of the partition is collected; they close as replicas fill each other's gaps.
+pub const CHECKPOINT_RANGES: usize = 4 * 1024;
+/// Dots that one pull asks for or one answer brings, at most.
+pub const PULL_DOTS: usize = 4 * 1024;
+/// Bytes of records in the answer to one pull; it closes once it exceeds this.
+pub const PULL_BYTES: usize = 1024 * 1024;
+/// Dots that one collection lets go of in a partition, at most.
+pub const RELEASED_DOTS: usize = 4 * 1024;
+/// Log positions of one key that its history shows, at most.
+pub const HISTORY_POSITIONS: usize = 256;
+/// Steps of the way of one request that are written down, at most.
+pub const PATH_STEPS: usize = 256;
 /// Reads that wait for the store, at most.
 pub const READ_QUEUE: usize = 16 * 1024;
 /// Entries in one page of a scan of one replica, at most.
 pub const SCAN_PAGE_ENTRIES: u32 = 10_000;
+/// Entries of one page that are taken from a peer, at most: keys that share a token come
+/// together, whatever the limit.
+pub const SCAN_PAGE_MOST_ENTRIES: usize = 1024 * 1024;
 /// Bytes of keys in one page of a scan of one replica; the page closes once it exceeds this.
 pub const SCAN_PAGE_BYTES: usize = 4 * 1024 * 1024;
 

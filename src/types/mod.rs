@@ -10,24 +10,41 @@ mod time;
 mod clock;
 mod token;
 mod key;
+mod vector;
 mod version;
+mod record;
+mod op_id;
 mod mutation;
+mod session;
+mod seeded_bugs;
+mod path;
 mod consistency;
 mod request;
 mod bounded;
 mod cluster_map;
 pub mod limits;
 
+pub use bounded::bounded_list;
 pub use clock::{ClockSkew, HybridClock, Timestamp};
 pub use cluster_map::{Assignment, ClusterId, ClusterMap, MapError, Member, Namespace};
 pub use consistency::{ConsistencyLevel, UnknownLevel};
 pub use counters::{CommitNumber, Counter, Epoch, Incarnation};
 pub use ids::{Actor, InvalidNodeId, NamespaceId, NodeId, Zone};
 pub use key::{Key, KeyError};
-pub use mutation::{Applied, Mutation, ScanRange, ScanResult};
-pub use request::{
-    Expiry, Failure, Operation, Outcome, ReadReply, Refusal, Request, Response, ScanEntry, ScanPage, WriteReply,
+pub use mutation::{
+    Applied, Coverage, LocalHistory, LogPosition, Mutation, PeerMemory, Pulled, PulledItem, ScanRange, ScanResult,
+    StoreId,
 };
+pub use op_id::{Claim, InvalidOpId, OpId};
+pub use path::{PathEvent, PathStep, RequestPath};
+pub use record::{Digest, MergePolicy, Record, Siblings};
+pub use request::{
+    Expiry, Failure, KeyHistory, Operation, Outcome, ReadReply, Refusal, ReplicaHistory, Request, Response, ScanEntry,
+    ScanPage, Sibling, WriteReply,
+};
+pub use seeded_bugs::SeededBug;
+pub use session::{InvalidSession, Session, SessionFull};
 pub use time::{Moment, Now, WallTime};
 pub use token::{Partition, PartitionCount, Token};
-pub use version::{Content, Dot, Stamp, Summary, Version};
+pub use vector::{CausalContext, Counters, VersionVector};
+pub use version::{Content, Dot, Stamp, Stamped, Summary, Version};

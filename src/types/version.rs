@@ -14,8 +14,14 @@ use super::{Actor, Counter, Timestamp, WallTime};
 pub struct Dot {
     /// The life of the node that coordinated the write.
     pub actor: Actor,
-    /// Its how-manieth mutation in the partition.
+    /// Its how-manieth mutation in the partition, from 1.
+    #[serde(deserialize_with = "issued")]
     pub counter: Counter,
+}
+
+fn issued<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Counter, D::Error> {
+    let counter = Counter::deserialize(deserializer)?;
+    if counter.is_issued() { Ok(counter) } else { Err(serde::de::Error::custom("no counter of a dot")) }
 }
 
 /// What decides between versions: the timestamp, then the dot.
@@ -25,6 +31,24 @@ pub struct Stamp {
     pub timestamp: Timestamp,
     /// Which mutation; breaks ties.
     pub dot: Dot,
+}
+
+/// What has a place in the order of versions.
+pub trait Stamped {
+    /// Its place.
+    fn stamp(&self) -> Stamp;
+}
+
+impl Stamped for Version {
+    fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+}
+
+impl Stamped for Summary {
+    fn stamp(&self) -> Stamp {
+        self.stamp
+    }
 }
 
 /// What a mutation left behind.
@@ -54,6 +78,23 @@ impl Version {
             Content::Value(value) if !is_expired(self.expires_at, wall) => Some(value),
             _ => None,
         }
+    }
+
+    /// How a record is shown that was truncated: as deleted by the truncation. The mark is an
+    /// end before all time, which no deletion has: whoever lacks this lacks the truncation
+    /// itself, and must be given that, not a tombstone of one key under the dot of all.
+    pub fn of_truncation(stamp: Stamp) -> Version {
+        Version { stamp, expires_at: Some(WallTime(0)), content: Content::Tombstone }
+    }
+
+    /// Whether it stands for a truncation.
+    pub fn is_truncation(&self) -> bool {
+        self.content == Content::Tombstone && self.expires_at == Some(WallTime(0))
+    }
+
+    /// Whether it is a value, expired or not.
+    pub fn is_value(&self) -> bool {
+        matches!(self.content, Content::Value(_))
     }
 
     /// All but the value itself.

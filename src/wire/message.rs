@@ -6,8 +6,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{
-    ClusterMap, Content, Epoch, Failure, Key, NamespaceId, Operation, Outcome, Partition, Refusal, Request, Response,
-    ScanEntry, Stamp, Summary, Timestamp, Token, Version,
+    Claim, ClusterMap, CommitNumber, Content, Coverage, Digest, Epoch, Failure, Key, LocalHistory, NamespaceId, OpId,
+    Operation, Outcome, Partition, PeerMemory, Pulled, PulledItem, Record, Refusal, Request, Response, ScanEntry,
+    Stamp, StoreId, Timestamp, Token, Version, VersionVector, WallTime, bounded_list, limits,
 };
 
 /// Names a request among those that its sender has under way.
@@ -48,12 +49,12 @@ pub enum Message {
 /// What one node asks another.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ReplicaRequest {
-    /// Make this version durable, unless there is a newer one.
+    /// Merge this with what is held of a key, durably: a new write, or a repair.
     Apply {
         /// The key.
         key: Key,
-        /// The version.
-        version: Version,
+        /// What is known of it.
+        record: Record,
     },
     /// Delete what a namespace holds in a partition, up to and including `stamp`.
     Truncate {
@@ -64,15 +65,19 @@ pub enum ReplicaRequest {
         /// Up to which version.
         stamp: Stamp,
     },
-    /// The newest version, with its value.
+    /// The record of a key, once it is durable.
     Read {
         /// The key.
         key: Key,
+        /// Mutations of the partition that the reader has seen.
+        after: VersionVector,
     },
-    /// The newest version, without its value.
+    /// The same without values.
     Digest {
         /// The key.
         key: Key,
+        /// Mutations of the partition that the reader has seen.
+        after: VersionVector,
     },
     /// Whether this version or a newer one is on this replica's disk.
     Confirm {
@@ -103,6 +108,49 @@ pub enum ReplicaRequest {
     },
     /// The newest cluster map.
     FetchMap,
+    /// The first words over a new connection: which store the sender has. Whoever remembers
+    /// more of it than it says answers with [`ReplicaRequest::Fence`].
+    Meet {
+        /// The sender's store.
+        store: StoreId,
+        /// The last group that is durable in it.
+        commit: CommitNumber,
+    },
+    /// The receiver's store knows less than the sender remembers of it: it must not serve.
+    Fence {
+        /// What the sender remembers.
+        remembered: PeerMemory,
+    },
+    /// What the sender durably covers of the partitions that both own, where that has changed.
+    Coverage {
+        /// The last group that is durable in the sender's store.
+        commit: CommitNumber,
+        /// What it covers.
+        changed: Vec<Coverage>,
+    },
+    /// What these dots wrote, durably.
+    Pull {
+        /// Where.
+        partition: Partition,
+        /// Which dots.
+        wanted: VersionVector,
+    },
+    /// Note durably what an op-id stands for, unless something is noted already.
+    Claim {
+        /// The partition of the key.
+        partition: Partition,
+        /// Which op-id.
+        op: OpId,
+        /// What to note.
+        claim: Claim,
+        /// When it may be forgotten.
+        until: WallTime,
+    },
+    /// All that is known of a key, for people.
+    History {
+        /// The key.
+        key: Key,
+    },
 }
 
 /// What a node answers.
@@ -116,18 +164,40 @@ pub enum ReplicaResponse {
         by: Stamp,
     },
     /// To Read.
-    Version(Option<Version>),
+    Record {
+        /// What is held.
+        record: Option<Record>,
+        /// Whether some of what the reader has seen is missing here.
+        behind: bool,
+    },
     /// To Digest, and to Confirm if what is asked for is not there.
-    Digest(Option<Summary>),
+    Digest {
+        /// What is held.
+        digest: Option<Digest>,
+        /// Whether some of what the reader has seen is missing here.
+        behind: bool,
+    },
     /// To Scan: entries in token order, and from where on there may be more.
     Page {
         /// The entries.
+        #[serde(deserialize_with = "bounded_list::<_, _, { limits::SCAN_PAGE_MOST_ENTRIES }>")]
         entries: Vec<ScanEntry>,
         /// All keys below this token were returned; none if the partition is at its end.
         next: Option<Token>,
     },
     /// To Statistics.
     Statistics(Statistics),
+    /// To Meet and Coverage: taken in; and the time of day.
+    Met {
+        /// By the answering node's clock.
+        wall: WallTime,
+    },
+    /// To Pull.
+    Pulled(Pulled),
+    /// To Claim: what is noted.
+    Noted(Claim),
+    /// To History.
+    History(LocalHistory),
     /// To Forward.
     Outcome(Outcome),
     /// To FetchMap.
@@ -192,6 +262,12 @@ const STATISTICS: u8 = 21;
 const FORWARD: u8 = 22;
 const FETCH_MAP: u8 = 23;
 const CONFIRM: u8 = 24;
+const MEET: u8 = 25;
+const FENCE: u8 = 26;
+const COVERAGE: u8 = 27;
+const PULL: u8 = 28;
+const CLAIM: u8 = 29;
+const HISTORY: u8 = 30;
 const RESPONSE: u8 = 128;
 
 /// Kind, id, epoch and clock: what stands before every body.
@@ -211,40 +287,62 @@ pub fn encode(envelope: &Envelope) -> Bytes {
     match &envelope.message {
         Message::Response { response, .. } => put(&mut out, response),
         Message::Request { request, .. } => match request {
-            ReplicaRequest::Apply { key, version } => put(&mut out, &(key, version)),
+            ReplicaRequest::Apply { key, record } => put(&mut out, &(key, record)),
             ReplicaRequest::Truncate { partition, namespace, stamp } => put(&mut out, &(partition, namespace, stamp)),
             ReplicaRequest::Confirm { key, stamp } => put(&mut out, &(key, stamp)),
-            ReplicaRequest::Read { key } | ReplicaRequest::Digest { key } => put(&mut out, key),
+            ReplicaRequest::Read { key, after } | ReplicaRequest::Digest { key, after } => put(&mut out, &(key, after)),
             ReplicaRequest::Scan { partition, namespace, from, limit } => {
                 put(&mut out, &(partition, namespace, from, limit));
             }
             ReplicaRequest::Forward { request, remaining } => put(&mut out, &(request, remaining)),
+            ReplicaRequest::Meet { store, commit } => put(&mut out, &(store, commit)),
+            ReplicaRequest::Fence { remembered } => put(&mut out, remembered),
+            ReplicaRequest::Coverage { commit, changed } => put(&mut out, &(commit, changed)),
+            ReplicaRequest::Pull { partition, wanted } => put(&mut out, &(partition, wanted)),
+            ReplicaRequest::Claim { partition, op, claim, until } => put(&mut out, &(partition, op, claim, until)),
+            ReplicaRequest::History { key } => put(&mut out, key),
             ReplicaRequest::Statistics | ReplicaRequest::FetchMap => {}
         },
     }
     Bytes::from(out)
 }
 
-/// How many bytes the key and value of a message take: they are copied once then.
+/// How many bytes the keys and values of a message take: they are copied once then.
 fn long_part(message: &Message) -> usize {
-    let value = |version: &Version| match &version.content {
-        Content::Value(value) => value.len(),
-        Content::Tombstone => 0,
-    };
     match message {
-        Message::Request { request: ReplicaRequest::Apply { key, version }, .. } => key.bytes().len() + value(version),
-        Message::Request { request: ReplicaRequest::Read { key } | ReplicaRequest::Digest { key }, .. } => {
-            key.bytes().len()
-        }
-        Message::Request { request: ReplicaRequest::Forward { request, .. }, .. } => match &request.operation {
-            Operation::Put { key, value, .. } => key.bytes().len() + value.len(),
+        Message::Request { request, .. } => match request {
+            ReplicaRequest::Apply { key, record } => key.bytes().len() + record.value_bytes(),
+            ReplicaRequest::Claim { claim: Claim::Write { key, version }, .. } => key.bytes().len() + value(version),
+            ReplicaRequest::Forward { request, .. } => match &request.operation {
+                Operation::Put { key, value, .. } => key.bytes().len() + value.len(),
+                _ => 0,
+            },
+            ReplicaRequest::Read { key, .. } | ReplicaRequest::Digest { key, .. } => key.bytes().len(),
             _ => 0,
         },
-        Message::Response { response: ReplicaResponse::Version(Some(version)), .. } => value(version),
-        Message::Response { response: ReplicaResponse::Outcome(Ok(Response::Read(Some(read)))), .. } => {
-            read.value.len()
+        Message::Response { response, .. } => match response {
+            ReplicaResponse::Record { record: Some(record), .. } => record.value_bytes(),
+            ReplicaResponse::Noted(Claim::Write { key, version }) => key.bytes().len() + value(version),
+            ReplicaResponse::Pulled(pulled) => pulled.items.iter().map(pulled_bytes).sum(),
+            ReplicaResponse::Outcome(Ok(Response::Read(Some(read)))) => read.value.len(),
+            _ => 0,
+        },
+    }
+}
+
+fn value(version: &Version) -> usize {
+    match &version.content {
+        Content::Value(value) => value.len(),
+        Content::Tombstone => 0,
+    }
+}
+
+fn pulled_bytes(item: &PulledItem) -> usize {
+    match item {
+        PulledItem::Record { key, record, .. } => {
+            64 + key.bytes().len() + record.as_ref().map_or(0, Record::value_bytes)
         }
-        _ => 0,
+        PulledItem::Truncation { .. } => 32,
     }
 }
 
@@ -259,6 +357,12 @@ fn request_kind(request: &ReplicaRequest) -> u8 {
         ReplicaRequest::Statistics => STATISTICS,
         ReplicaRequest::Forward { .. } => FORWARD,
         ReplicaRequest::FetchMap => FETCH_MAP,
+        ReplicaRequest::Meet { .. } => MEET,
+        ReplicaRequest::Fence { .. } => FENCE,
+        ReplicaRequest::Coverage { .. } => COVERAGE,
+        ReplicaRequest::Pull { .. } => PULL,
+        ReplicaRequest::Claim { .. } => CLAIM,
+        ReplicaRequest::History { .. } => HISTORY,
     }
 }
 
@@ -288,14 +392,28 @@ pub fn decode(frame: &[u8]) -> Result<Envelope, DecodeError> {
 
 fn decode_request(kind: u8, id: RequestId, body: &[u8]) -> Result<ReplicaRequest, DecodeError> {
     Ok(match kind {
-        APPLY => take(kind, body).map(|(key, version)| ReplicaRequest::Apply { key, version })?,
+        APPLY => take(kind, body).map(|(key, record)| ReplicaRequest::Apply { key, record })?,
         TRUNCATE => take(kind, body).map(|(partition, namespace, stamp)| ReplicaRequest::Truncate {
             partition,
             namespace,
             stamp,
         })?,
-        READ => ReplicaRequest::Read { key: take(kind, body)? },
-        DIGEST => ReplicaRequest::Digest { key: take(kind, body)? },
+        READ => take(kind, body).map(|(key, after)| ReplicaRequest::Read { key, after })?,
+        DIGEST => take(kind, body).map(|(key, after)| ReplicaRequest::Digest { key, after })?,
+        MEET => take(kind, body).map(|(store, commit)| ReplicaRequest::Meet { store, commit })?,
+        FENCE => ReplicaRequest::Fence { remembered: take(kind, body)? },
+        COVERAGE => {
+            let (commit, changed) = take::<(CommitNumber, BoundedCoverage)>(kind, body)?;
+            ReplicaRequest::Coverage { commit, changed: changed.0 }
+        }
+        PULL => take(kind, body).map(|(partition, wanted)| ReplicaRequest::Pull { partition, wanted })?,
+        CLAIM => take(kind, body).map(|(partition, op, claim, until)| ReplicaRequest::Claim {
+            partition,
+            op,
+            claim,
+            until,
+        })?,
+        HISTORY => ReplicaRequest::History { key: take(kind, body)? },
         CONFIRM => take(kind, body).map(|(key, stamp)| ReplicaRequest::Confirm { key, stamp })?,
         SCAN => take(kind, body).map(|(partition, namespace, from, limit)| ReplicaRequest::Scan {
             partition,
@@ -308,6 +426,15 @@ fn decode_request(kind: u8, id: RequestId, body: &[u8]) -> Result<ReplicaRequest
         FETCH_MAP => take::<()>(kind, body).map(|()| ReplicaRequest::FetchMap)?,
         _ => return Err(DecodeError::UnknownRequest { kind, id }),
     })
+}
+
+/// As many as there may be partitions, with no room made for more than came.
+struct BoundedCoverage(Vec<Coverage>);
+
+impl<'de> Deserialize<'de> for BoundedCoverage {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<BoundedCoverage, D::Error> {
+        bounded_list::<_, _, { limits::MAX_PARTITIONS as usize }>(deserializer).map(BoundedCoverage)
+    }
 }
 
 fn take<'a, T: Deserialize<'a>>(kind: u8, body: &'a [u8]) -> Result<T, DecodeError> {

@@ -5,7 +5,7 @@
 //! contradicts its kind is an error and ends the connection. Bodies are postcard.
 //!
 //! Invariant: decoding what encoding gave returns the same value; decoding anything
-//! else returns an error, never panics, and takes no more memory than 32 times the length
+//! else returns an error, never panics, and takes no more memory than 64 times the length
 //! of the input and 2 MiB (a list gets room for 1 MiB on its word, see `memory_tests`).
 
 mod message;

@@ -11,10 +11,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::types::{
-    Actor, Assignment, ClusterId, ClusterMap, ConsistencyLevel, Content, Counter, Dot, Epoch, Expiry, Failure,
-    Incarnation, Key, Member, Namespace, NamespaceId, NodeId, Operation, Outcome, Partition, PartitionCount, ReadReply,
-    Refusal, Request, Response, ScanEntry, ScanPage, Stamp, Summary, Timestamp, Token, Version, WallTime, WriteReply,
-    Zone,
+    Actor, Assignment, CausalContext, Claim, ClusterId, ClusterMap, CommitNumber, ConsistencyLevel, Content, Counter,
+    Coverage, Digest, Dot, Epoch, Expiry, Failure, Incarnation, Key, KeyHistory, LocalHistory, LogPosition, Member,
+    MergePolicy, Namespace, NamespaceId, NodeId, OpId, Operation, Outcome, Partition, PartitionCount, PathEvent,
+    PathStep, PeerMemory, Pulled, PulledItem, ReadReply, Record, Refusal, ReplicaHistory, Request, RequestPath,
+    Response, ScanEntry, ScanPage, Sibling, Siblings, Stamp, Stamped, StoreId, Summary, Timestamp, Token, Version,
+    VersionVector, WallTime, WriteReply, Zone,
 };
 
 fn node() -> impl Strategy<Value = NodeId> {
@@ -41,10 +43,41 @@ fn partition() -> impl Strategy<Value = Partition> {
     any::<u16>().prop_map(Partition)
 }
 
+fn actor() -> impl Strategy<Value = Actor> {
+    (node(), any::<u64>()).prop_map(|(node, incarnation)| Actor { node, incarnation: Incarnation(incarnation) })
+}
+
+fn dot() -> impl Strategy<Value = Dot> {
+    (actor(), 1..u64::MAX - 1).prop_map(|(actor, counter)| Dot { actor, counter: Counter(counter) })
+}
+
+fn timestamp() -> impl Strategy<Value = Timestamp> {
+    any::<u64>().prop_map(Timestamp)
+}
+
 fn stamp() -> impl Strategy<Value = Stamp> {
-    (any::<u64>(), node(), any::<u64>(), any::<u64>()).prop_map(|(timestamp, node, incarnation, counter)| Stamp {
-        timestamp: Timestamp(timestamp),
-        dot: Dot { actor: Actor { node, incarnation: Incarnation(incarnation) }, counter: Counter(counter) },
+    (timestamp(), dot()).prop_map(|(timestamp, dot)| Stamp { timestamp, dot })
+}
+
+fn vector() -> impl Strategy<Value = VersionVector> {
+    let ranges = vec((1..1_000u64, 0..20u64), 1..6);
+    let near_the_end = (1..u64::MAX - 1).prop_map(|from| vec![(from, u64::MAX - 2 - from)]);
+    vec((actor(), prop_oneof![9 => ranges, 1 => near_the_end]), 0..4).prop_map(|actors| {
+        let mut vector = VersionVector::default();
+        for (actor, ranges) in actors {
+            for (from, more) in ranges {
+                vector.insert_range(actor, Counter(from), Counter(from + more));
+            }
+        }
+        vector
+    })
+}
+
+fn causal_context() -> impl Strategy<Value = CausalContext> {
+    vec(stamp(), 0..4).prop_map(|stamps| {
+        let mut context = CausalContext::default();
+        stamps.into_iter().for_each(|stamp| context.insert_stamp(stamp));
+        context
     })
 }
 
@@ -65,6 +98,105 @@ fn summary() -> impl Strategy<Value = Summary> {
     })
 }
 
+fn record_of<V: Stamped + Clone + std::fmt::Debug + 'static>(
+    version: impl Strategy<Value = V> + Clone + 'static,
+) -> impl Strategy<Value = Record<V>> {
+    let siblings = (vec(version.clone(), 0..5), causal_context())
+        .prop_map(|(versions, context)| Record::Siblings(Siblings::new(versions, context)));
+    prop_oneof![version.prop_map(Record::Last), siblings]
+}
+
+fn record() -> impl Strategy<Value = Record> {
+    record_of(version().boxed())
+}
+
+fn digest() -> impl Strategy<Value = Digest> {
+    record_of(summary().boxed())
+}
+
+fn op() -> impl Strategy<Value = OpId> {
+    any::<[u8; 16]>().prop_map(OpId)
+}
+
+fn commit() -> impl Strategy<Value = CommitNumber> {
+    any::<u64>().prop_map(CommitNumber)
+}
+
+fn claim() -> impl Strategy<Value = Claim> {
+    prop_oneof![(key(), version()).prop_map(|(key, version)| Claim::Write { key, version }), Just(Claim::Fenced)]
+}
+
+fn store() -> impl Strategy<Value = StoreId> {
+    any::<u128>().prop_map(StoreId)
+}
+
+fn memory() -> impl Strategy<Value = PeerMemory> {
+    (any::<u64>(), store(), commit()).prop_map(|(incarnation, store, commit)| PeerMemory {
+        incarnation: Incarnation(incarnation),
+        store,
+        commit,
+    })
+}
+
+fn coverage() -> impl Strategy<Value = Coverage> {
+    (partition(), vector(), timestamp()).prop_map(|(partition, vector, horizon)| Coverage {
+        partition,
+        vector,
+        horizon,
+    })
+}
+
+fn pulled() -> impl Strategy<Value = Pulled> {
+    let item = prop_oneof![
+        (vec(stamp(), 0..5), key(), option::of(record())).prop_map(|(dots, key, record)| PulledItem::Record {
+            dots,
+            key,
+            record
+        }),
+        (namespace(), stamp()).prop_map(|(namespace, stamp)| PulledItem::Truncation { namespace, stamp }),
+    ];
+    (vec(item, 0..5), vector()).prop_map(|(items, lost)| Pulled { items, lost })
+}
+
+fn local_history() -> impl Strategy<Value = LocalHistory> {
+    let position = (commit(), stamp()).prop_map(|(commit, stamp)| LogPosition { commit, stamp });
+    (option::of(digest()), vec(position, 0..5), any::<bool>(), coverage(), commit())
+        .prop_map(|(digest, log, more, coverage, commit)| LocalHistory { digest, log, more, coverage, commit })
+}
+
+fn key_history() -> impl Strategy<Value = KeyHistory> {
+    let replica = (node(), option::of(local_history())).prop_map(|(node, known)| ReplicaHistory { node, known });
+    (partition(), token(), any::<u64>(), vec(replica, 0..4))
+        .prop_map(|(partition, token, epoch, replicas)| KeyHistory { partition, token, epoch: Epoch(epoch), replicas })
+}
+
+fn path() -> impl Strategy<Value = RequestPath> {
+    let event = prop_oneof![
+        Just(PathEvent::AskedValue),
+        Just(PathEvent::AskedVersions),
+        Just(PathEvent::SentWrite),
+        Just(PathEvent::Repaired),
+        Just(PathEvent::AskedClaim),
+        Just(PathEvent::Asked),
+        option::of(stamp()).prop_map(PathEvent::Answered),
+        Just(PathEvent::Durable),
+        stamp().prop_map(PathEvent::Superseded),
+        ".{0,20}".prop_map(PathEvent::Failed),
+        Just(PathEvent::Late),
+    ];
+    let step = (any::<u64>(), node(), event).prop_map(|(after_us, node, event)| PathStep { after_us, node, event });
+    (node(), any::<u64>(), partition(), vec(node(), 0..=7), any::<u8>(), vec(step, 0..10)).prop_map(
+        |(coordinator, epoch, partition, replicas, needed, steps)| RequestPath {
+            coordinator,
+            epoch: Epoch(epoch),
+            partition,
+            replicas,
+            needed,
+            steps,
+        },
+    )
+}
+
 fn duration() -> impl Strategy<Value = Duration> {
     (any::<u64>(), 0..1_000_000_000u32).prop_map(|(seconds, nanos)| Duration::new(seconds, nanos))
 }
@@ -77,8 +209,15 @@ fn request() -> impl Strategy<Value = Request> {
     let operation = prop_oneof![
         key().prop_map(|key| Operation::Get { key }),
         key().prop_map(|key| Operation::Head { key }),
-        (key(), bytes(300), expiry()).prop_map(|(key, value, expiry)| Operation::Put { key, value, expiry }),
-        key().prop_map(|key| Operation::Delete { key }),
+        (key(), bytes(300), expiry(), causal_context()).prop_map(|(key, value, expiry, context)| Operation::Put {
+            key,
+            value,
+            expiry,
+            context
+        }),
+        (key(), causal_context()).prop_map(|(key, context)| Operation::Delete { key, context }),
+        (key(), op()).prop_map(|(key, op)| Operation::Resolve { key, op }),
+        key().prop_map(|key| Operation::History { key }),
         (key(), expiry()).prop_map(|(key, expiry)| Operation::SetExpiry { key, expiry }),
         (namespace(), token(), any::<u32>()).prop_map(|(namespace, from, limit)| Operation::Scan {
             namespace,
@@ -90,23 +229,40 @@ fn request() -> impl Strategy<Value = Request> {
         namespace().prop_map(|namespace| Operation::Count { namespace }),
     ];
     let level = prop::sample::select(&ConsistencyLevel::ALL_LEVELS[..]);
-    (operation, level, option::of(duration())).prop_map(|(operation, consistency, timeout)| Request {
-        operation,
-        consistency,
-        timeout,
-    })
+    (operation, level, option::of(duration()), option::of(op()), vector(), any::<bool>()).prop_map(
+        |(operation, consistency, timeout, op_id, session, explain)| Request {
+            operation,
+            consistency,
+            timeout,
+            op_id,
+            session,
+            explain,
+        },
+    )
 }
 
 fn replica_request() -> impl Strategy<Value = ReplicaRequest> {
     prop_oneof![
-        (key(), version()).prop_map(|(key, version)| ReplicaRequest::Apply { key, version }),
+        (key(), record()).prop_map(|(key, record)| ReplicaRequest::Apply { key, record }),
         (partition(), namespace(), stamp()).prop_map(|(partition, namespace, stamp)| ReplicaRequest::Truncate {
             partition,
             namespace,
             stamp
         }),
-        key().prop_map(|key| ReplicaRequest::Read { key }),
-        key().prop_map(|key| ReplicaRequest::Digest { key }),
+        (key(), vector()).prop_map(|(key, after)| ReplicaRequest::Read { key, after }),
+        (key(), vector()).prop_map(|(key, after)| ReplicaRequest::Digest { key, after }),
+        (key(), stamp()).prop_map(|(key, stamp)| ReplicaRequest::Confirm { key, stamp }),
+        (store(), commit()).prop_map(|(store, commit)| ReplicaRequest::Meet { store, commit }),
+        memory().prop_map(|remembered| ReplicaRequest::Fence { remembered }),
+        (commit(), vec(coverage(), 0..5)).prop_map(|(commit, changed)| ReplicaRequest::Coverage { commit, changed }),
+        (partition(), vector()).prop_map(|(partition, wanted)| ReplicaRequest::Pull { partition, wanted }),
+        (partition(), op(), claim(), any::<u64>()).prop_map(|(partition, op, claim, until)| ReplicaRequest::Claim {
+            partition,
+            op,
+            claim,
+            until: WallTime(until)
+        }),
+        key().prop_map(|key| ReplicaRequest::History { key }),
         (partition(), namespace(), token(), any::<u32>())
             .prop_map(|(partition, namespace, from, limit)| ReplicaRequest::Scan { partition, namespace, from, limit }),
         Just(ReplicaRequest::Statistics),
@@ -116,7 +272,7 @@ fn replica_request() -> impl Strategy<Value = ReplicaRequest> {
 }
 
 fn entries() -> impl Strategy<Value = Vec<ScanEntry>> {
-    vec((bytes(50), summary()).prop_map(|(key, summary)| ScanEntry { key, summary }), 0..10)
+    vec((bytes(50), digest()).prop_map(|(key, digest)| ScanEntry { key, digest }), 0..10)
 }
 
 fn refusal() -> impl Strategy<Value = Refusal> {
@@ -125,6 +281,12 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         Just(Refusal::Overloaded),
         Just(Refusal::ShuttingDown),
         (any::<u64>(), any::<u64>()).prop_map(|(bytes, limit)| Refusal::ValueTooLong { bytes, limit }),
+        option::of(any::<i64>()).prop_map(|offset_ms| Refusal::ClockUnsure { offset_ms }),
+        timestamp().prop_map(|horizon| Refusal::Behind { horizon }),
+        any::<u64>().prop_map(|count| Refusal::TooManySiblings { count }),
+        Just(Refusal::Fenced),
+        Just(Refusal::OpIdReused),
+        ".{0,40}".prop_map(Refusal::NodeFenced),
         Just(Refusal::UnknownNamespace),
         any::<u64>().prop_map(|ahead_ms| Refusal::ClockSkew { ahead_ms }),
         any::<u64>().prop_map(|newest| Refusal::WrongEpoch { newest: Epoch(newest) }),
@@ -133,8 +295,11 @@ fn refusal() -> impl Strategy<Value = Refusal> {
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
-    let read =
-        (bytes(300), stamp(), wall()).prop_map(|(value, stamp, expires_at)| ReadReply { value, stamp, expires_at });
+    let sibling =
+        (bytes(50), stamp(), wall()).prop_map(|(value, stamp, expires_at)| Sibling { value, stamp, expires_at });
+    let read = (bytes(300), stamp(), wall(), vec(sibling, 0..4), causal_context()).prop_map(
+        |(value, stamp, expires_at, siblings, context)| ReadReply { value, stamp, expires_at, siblings, context },
+    );
     let response = prop_oneof![
         option::of(read).prop_map(Response::Read),
         option::of(summary()).prop_map(Response::Head),
@@ -142,7 +307,12 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         (entries(), option::of(token())).prop_map(|(entries, next)| Response::Page(ScanPage { entries, next })),
         any::<u8>().prop_map(Response::Confirmed),
         any::<u64>().prop_map(Response::Count),
+        key_history().prop_map(Response::History),
     ];
+    let response = (response, option::of(path())).prop_map(|(response, path)| match path {
+        Some(path) => Response::Explained(Box::new(response), path),
+        None => response,
+    });
     let failure = prop_oneof![
         refusal().prop_map(Failure::NotApplied),
         (any::<u8>(), any::<u8>()).prop_map(|(acknowledged, needed)| Failure::InDoubt { acknowledged, needed }),
@@ -157,27 +327,35 @@ pub(super) fn map() -> impl Strategy<Value = ClusterMap> {
         let peer_address = SocketAddr::new(peer_address.ip(), peer_address.port());
         (id, Member { id, peer_address, zone: Zone(zone), weight })
     });
-    let namespaces = vec((namespace(), ".{0,10}").prop_map(|(id, name)| (id, Namespace { id, name })), 0..5);
+    let policy = prop_oneof![Just(MergePolicy::Lww), Just(MergePolicy::Siblings)];
+    let namespaces =
+        vec((namespace(), ".{0,10}", policy).prop_map(|(id, name, policy)| (id, Namespace { id, name, policy })), 0..5);
     let assignment = vec(vec(node(), 0..=7), 0..20).prop_map(Assignment);
-    (any::<[u8; 16]>(), any::<u64>(), 0..=16u32, any::<u8>(), vec(member, 0..10), namespaces, assignment).prop_map(
-        |(cluster, epoch, power, replication_factor, members, namespaces, assignment)| ClusterMap {
-            cluster: ClusterId(cluster),
-            epoch: Epoch(epoch),
-            partitions: PartitionCount::new(1 << power).expect("a power of two"),
-            replication_factor,
-            members: BTreeMap::from_iter(members),
-            namespaces: BTreeMap::from_iter(namespaces),
-            assignment,
-        },
-    )
+    (any::<[u8; 16]>(), any::<u64>(), 0..=16u32, any::<(u8, u16)>(), vec(member, 0..10), namespaces, assignment)
+        .prop_map(|(cluster, epoch, power, (replication_factor, next_namespace), members, namespaces, assignment)| {
+            ClusterMap {
+                cluster: ClusterId(cluster),
+                epoch: Epoch(epoch),
+                partitions: PartitionCount::new(1 << power).expect("a power of two"),
+                replication_factor,
+                members: BTreeMap::from_iter(members),
+                next_namespace,
+                namespaces: BTreeMap::from_iter(namespaces),
+                assignment,
+            }
+        })
 }
 
 fn replica_response() -> impl Strategy<Value = ReplicaResponse> {
     prop_oneof![
         Just(ReplicaResponse::Stored),
         stamp().prop_map(|by| ReplicaResponse::Superseded { by }),
-        option::of(version()).prop_map(ReplicaResponse::Version),
-        option::of(summary()).prop_map(ReplicaResponse::Digest),
+        (option::of(record()), any::<bool>()).prop_map(|(record, behind)| ReplicaResponse::Record { record, behind }),
+        (option::of(digest()), any::<bool>()).prop_map(|(digest, behind)| ReplicaResponse::Digest { digest, behind }),
+        any::<u64>().prop_map(|wall| ReplicaResponse::Met { wall: WallTime(wall) }),
+        pulled().prop_map(ReplicaResponse::Pulled),
+        claim().prop_map(ReplicaResponse::Noted),
+        local_history().prop_map(ReplicaResponse::History),
         (entries(), option::of(token())).prop_map(|(entries, next)| ReplicaResponse::Page { entries, next }),
         (any::<u64>(), any::<u64>())
             .prop_map(|(live_keys, disk_bytes)| ReplicaResponse::Statistics(Statistics { live_keys, disk_bytes })),

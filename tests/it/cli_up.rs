@@ -144,6 +144,30 @@ fn a_cluster_comes_from_nothing_goes_and_comes_again_with_its_data() {
 }
 
 #[test]
+fn a_cluster_is_made_with_the_namespaces_that_it_is_asked_for() {
+    let place = Place::new();
+    for bad in ["Carts", "carts:both", "default"] {
+        let refused = run_to_end(place.up(&["--detach", "--namespace", bad]));
+        assert_eq!(refused.status.code(), Some(1), "{}", told(&refused));
+        assert!(!place.path("data/local").exists(), "{bad}: nothing was made");
+    }
+    let namespaces = ["--detach", "--namespace", "carts:siblings", "--namespace", "more"];
+    assert_eq!(run_to_end(place.up(&namespaces)).status.code(), Some(0));
+    let listed: Value = serde_json::from_slice(&place.ask(&["namespace", "list", "-o", "json"]).stdout).expect("JSON");
+    let policies: Vec<_> = listed["namespaces"].as_array().expect("a list").iter().map(|one| &one["policy"]).collect();
+    assert_eq!(policies, ["lww", "siblings", "lww"]);
+    assert_eq!(listed["epoch"], 1, "they are there from the beginning");
+    place.run(&["down"]);
+    let refused = run_to_end(place.up(&["--detach", "--namespace", "another"]));
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        told(&refused).contains("--namespace another: the cluster in data/local has no such"),
+        "{}",
+        told(&refused)
+    );
+}
+
+#[test]
 fn a_port_in_use_is_named_before_anything_is_written() {
     let place = Place::new();
     let (resp, _, peer) = place.ports;

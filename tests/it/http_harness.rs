@@ -95,6 +95,31 @@ impl Response {
     }
 }
 
+/// One request to a real node at this port.
+pub fn request(port: u16, method: &str, path: &str, body: &[u8]) -> Response {
+    connect(port).request(method, path, &[], body)
+}
+
+fn connect(port: u16) -> Client {
+    let stream = TcpStream::connect(("127.0.0.1", port)).expect("the node listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeouts can be set");
+    Client { stream, buffer: Vec::new() }
+}
+
+/// Writes within a session (an empty token begins one), and returns its new token.
+pub fn put_in_session(port: u16, path: &str, session: &str, body: &[u8]) -> String {
+    let written = connect(port).request("PUT", path, &[("Dogsled-Session", session)], body);
+    assert_eq!(written.status, 204, "{}", written.body.escape_ascii());
+    written.header("dogsled-session").to_owned()
+}
+
+/// What a read within a session finds.
+pub fn get_in_session(port: u16, path: &str, session: &str) -> Vec<u8> {
+    let read = connect(port).request("GET", path, &[("Dogsled-Session", session)], b"");
+    assert_eq!(read.status, 200, "{}", read.body.escape_ascii());
+    read.body
+}
+
 /// A client on one connection.
 pub struct Client {
     pub stream: TcpStream,

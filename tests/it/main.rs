@@ -2,11 +2,13 @@
 
 mod cli_commands;
 mod cli_docs;
+mod cli_namespace;
 mod cli_up;
 mod docs;
 mod http_harness;
 mod http_hostile;
 mod http_keys;
+mod http_values;
 mod logging;
 mod node;
 mod power_cut;
@@ -18,8 +20,12 @@ mod resp_fake;
 mod resp_harness;
 mod resp_hostile;
 mod resp_pipeline;
+mod resp_values;
 mod sim;
+#[cfg(feature = "seeded-bugs")]
+mod sim_teeth;
 mod storage;
+mod storage_deletes;
 mod storage_model;
 mod tidy;
 mod transport;

@@ -10,8 +10,8 @@ use dogsled::node::{NodeHandle, NodeOptions, RunningNode, StopReason, map_file};
 use dogsled::protocol::ring;
 use dogsled::transport::certificates::{Authority, TlsFiles, Validity};
 use dogsled::types::{
-    ClusterId, ClusterMap, ConsistencyLevel, Epoch, Expiry, Failure, Key, Member, Namespace, NamespaceId, NodeId,
-    Operation, PartitionCount, Refusal, Request, Response, Stamp, Token, Zone,
+    CausalContext, ClusterId, ClusterMap, ConsistencyLevel, Epoch, Expiry, Failure, Key, Member, MergePolicy,
+    Namespace, NamespaceId, NodeId, Operation, PartitionCount, Refusal, Request, Response, Stamp, Token, Zone,
 };
 
 /// The files of a cluster in a temporary directory, and the nodes that run.
@@ -42,7 +42,8 @@ impl Cluster {
             })
             .collect();
         let partitions = PartitionCount::new(16).expect("a power of two");
-        let default = Namespace { id: NamespaceId::DEFAULT, name: "default".into() };
+        let default = Namespace::default_namespace();
+        let siblings = Namespace { id: NamespaceId(1), name: "both".into(), policy: MergePolicy::Siblings };
         let map = ClusterMap {
             cluster: ClusterId(ambient::seed()),
             epoch: Epoch(1),
@@ -50,7 +51,8 @@ impl Cluster {
             replication_factor: 3,
             assignment: ring::place(None, &members, 3, partitions),
             members,
-            namespaces: BTreeMap::from([(default.id, default)]),
+            next_namespace: 2,
+            namespaces: BTreeMap::from([(default.id, default), (siblings.id, siblings)]),
         };
         map_file::write(&directory.path().join("cluster.map"), &map).expect("the map is written");
         let validity = Validity::days(ambient::wall(), 1);
@@ -79,6 +81,9 @@ impl Cluster {
             request_timeout: Duration::from_secs(2),
             hedge_after: Duration::from_millis(50),
             max_clock_skew: Duration::from_millis(500),
+            op_id_horizon: Duration::from_secs(60),
+            sync_interval: Duration::from_millis(200),
+            collect_interval: Duration::from_millis(500),
             max_value_bytes: 1024 * 1024,
             cache_bytes: 16 * 1024 * 1024,
         }
@@ -120,12 +125,13 @@ impl Cluster {
     }
 
     fn ask(&self, number: u32, operation: Operation, level: ConsistencyLevel) -> Result<Response, Failure> {
-        let request = Request { operation, consistency: level, timeout: None };
+        let request = Request::new(operation, level);
         self.handle(number).submit(request).blocking_recv().expect("the node answers")
     }
 
     fn put(&self, number: u32, name: &str, value: &str) -> Stamp {
-        let operation = Operation::Put { key: key(name), value: value.to_owned().into(), expiry: Expiry::Never };
+        let (value, context) = (value.to_owned().into(), CausalContext::default());
+        let operation = Operation::Put { key: key(name), value, expiry: Expiry::Never, context };
         match self.ask(number, operation, ConsistencyLevel::Quorum) {
             Ok(Response::Written(reply)) => reply.stamp,
             other => panic!("{name} was not written through node {number}: {other:?}"),
@@ -181,7 +187,11 @@ fn what_one_node_wrote_the_others_read_even_after_one_stopped_and_came_back() {
     cluster.await_peers(2, 2);
     // Node 2 missed the change; a quorum did not.
     assert_eq!(cluster.get(2, "key 0"), Some("changed".into()));
-    assert!(cluster.ask(2, Operation::Delete { key: key("key 1") }, ConsistencyLevel::All).is_ok());
+    assert!(
+        cluster
+            .ask(2, Operation::Delete { key: key("key 1"), context: CausalContext::default() }, ConsistencyLevel::All)
+            .is_ok()
+    );
     assert_eq!(cluster.get(3, "key 1"), None);
     let mut expected: Vec<String> = (0..100).filter(|n| *n != 1).map(|n| format!("key {n}")).collect();
     expected.sort();
@@ -195,7 +205,8 @@ fn without_a_quorum_nothing_is_written_and_one_is_still_served() {
     cluster.stop(2);
     cluster.stop(3);
     cluster.await_peers(1, 0);
-    let put = Operation::Put { key: key("k"), value: "w".into(), expiry: Expiry::Never };
+    let context = CausalContext::default();
+    let put = Operation::Put { key: key("k"), value: "w".into(), expiry: Expiry::Never, context };
     let too_few = Err(Failure::NotApplied(Refusal::TooFewReplicas { alive: 1, needed: 2 }));
     assert_eq!(cluster.ask(1, put, ConsistencyLevel::Quorum), too_few);
     let get = Operation::Get { key: key("k") };

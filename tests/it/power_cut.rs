@@ -25,7 +25,7 @@ use bytes::Bytes;
 use dogsled::storage::sled::SledStorage;
 use dogsled::storage::{Committer, Storage};
 use dogsled::types::limits::{SCAN_PAGE_ENTRIES, SLED_SEGMENT_BYTES};
-use dogsled::types::{Content, Key, Mutation, NamespaceId, ScanRange, Timestamp};
+use dogsled::types::{CommitNumber, Content, Coverage, Key, Mutation, NamespaceId, Record, ScanRange, Timestamp};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 
@@ -255,12 +255,13 @@ fn check(disk: &Disk, last_acknowledged: u64, acknowledged_now: bool, keys: u64,
     let mut found = BTreeMap::new();
     for name in names {
         let key = key(name.clone());
-        let version = storage.read(partition(&key), &key).expect("every record is whole").expect("it was scanned");
+        let held = storage.read(partition(&key), &key).expect("every record is whole");
+        let Some(Record::Last(version)) = held.what else { unreachable!("it was scanned") };
         let number = version.stamp.dot.counter.0;
         assert_eq!(version.stamp, stamp(number));
         let (its_key, written) = mutation(number, keys);
         assert_eq!(its_key, key);
-        let Mutation::Record { version: written, .. } = written else { unreachable!("it is a record") };
+        let Mutation::Record { record: Record::Last(written), .. } = written else { unreachable!("it is a record") };
         assert!(version == written, "mutation {number} has another content (seed {seed})");
         assert!(matches!(version.content, Content::Value(_)));
         found.insert(name, number);
@@ -273,6 +274,11 @@ fn check(disk: &Disk, last_acknowledged: u64, acknowledged_now: bool, keys: u64,
         assert!(clock >= Timestamp(last_acknowledged), "the clock went back to {clock:?} (seed {seed})");
     }
     assert_eq!(found, expected(last, keys), "not a prefix (seed {seed})");
+    // What was seen is exactly what is there.
+    let (_, coverages) = storage.coverage(CommitNumber(0));
+    assert_eq!(coverages.iter().map(|it| it.vector.count()).sum::<u64>(), last, "other dots (seed {seed})");
+    let newest = |coverage: &Coverage| coverage.vector.dots().map(|dot| dot.counter.0).max();
+    assert_eq!(coverages.iter().filter_map(newest).max().unwrap_or(0), last, "other dots (seed {seed})");
     last
 }
 

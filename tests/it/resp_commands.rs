@@ -182,7 +182,7 @@ fn a_command_that_took_effect_in_part_is_in_doubt() {
     let server = Server::start(fake.clone(), RespOptions { allow_flush: true, ..RespOptions::default() });
     let mut client = server.connect();
     fake.fault(|request| match &request.operation {
-        Operation::Put { key, .. } | Operation::Delete { key } if &key.bytes()[..] == b"b" => {
+        Operation::Put { key, .. } | Operation::Delete { key, .. } if &key.bytes()[..] == b"b" => {
             Some(Fate::Fails(Failure::NotApplied(Refusal::Overloaded)))
         }
         Operation::Truncate { at, .. } if at.0 == 0 => Some(Fate::Fails(Failure::NotApplied(Refusal::Overloaded))),
@@ -191,7 +191,7 @@ fn a_command_that_took_effect_in_part_is_in_doubt() {
     assert_eq!(client.run("MSET a 1 b 2 c 3"), "-INDOUBT 2 of 3 writes were applied and the others were refused");
     assert_eq!(client.run("WAIT 3 0"), ":2", "nobody knows which of them WAIT should ask about");
     assert_eq!(client.run("DEL a b c"), "-INDOUBT 2 of 3 writes were applied and the others were refused");
-    assert_eq!(client.run("FLUSHALL"), "-INDOUBT 15 of 16 writes were applied and the others were refused");
+    assert_eq!(client.run("FLUSHDB"), "-INDOUBT 15 of 16 writes were applied and the others were refused");
 }
 
 #[test]

@@ -10,16 +10,45 @@ use dogsled::ambient;
 use dogsled::node::{NodeStatus, PeerStatus, Sample, SampleKind};
 use dogsled::server::Backend;
 use dogsled::types::{
-    Actor, Assignment, ClusterId, ClusterMap, Counter, Dot, Epoch, Expiry, Failure, HybridClock, Incarnation, Key,
-    Member, Namespace, NamespaceId, NodeId, Operation, Outcome, PartitionCount, ReadReply, Request, Response,
-    ScanEntry, ScanPage, Stamp, Summary, Timestamp, Token, WallTime, WriteReply, Zone, limits,
+    Actor, Assignment, CausalContext, ClusterId, ClusterMap, CommitNumber, Counter, Coverage, Dot, Epoch, Expiry,
+    Failure, HybridClock, Incarnation, Key, KeyHistory, LocalHistory, LogPosition, Member, MergePolicy, Namespace,
+    NamespaceId, NodeId, OpId, Operation, Outcome, PartitionCount, PathEvent, PathStep, ReadReply, Record, Refusal,
+    ReplicaHistory, Request, RequestPath, Response, ScanEntry, ScanPage, Sibling, Stamp, Summary, Timestamp, Token,
+    WallTime, WriteReply, Zone, limits,
 };
 use tokio::sync::oneshot;
 
+#[derive(Clone)]
 struct Stored {
     value: Bytes,
     stamp: Stamp,
     expires_at: Option<WallTime>,
+}
+
+/// What is held of a key: one value, or several where siblings are kept.
+#[derive(Default)]
+struct Entry {
+    /// Oldest first.
+    values: Vec<Stored>,
+    /// Empty where the last write wins.
+    context: CausalContext,
+}
+
+impl Entry {
+    fn newest(&self) -> Option<&Stored> {
+        self.values.iter().rev().find(|stored| stored.is_live())
+    }
+
+    fn read(&self) -> Option<ReadReply> {
+        let mut live: Vec<_> = self.values.iter().rev().filter(|stored| stored.is_live()).cloned().collect();
+        if live.is_empty() {
+            return None;
+        }
+        let Stored { value, stamp, expires_at } = live.remove(0);
+        let sibling = |Stored { value, stamp, expires_at }| Sibling { value, stamp, expires_at };
+        let siblings = live.into_iter().map(sibling).collect();
+        Some(ReadReply { value, stamp, expires_at, siblings, context: self.context.clone() })
+    }
 }
 
 impl Stored {
@@ -29,10 +58,6 @@ impl Stored {
 
     fn summary(&self) -> Summary {
         Summary { stamp: self.stamp, expires_at: self.expires_at, value_bytes: Some(self.value.len() as u32) }
-    }
-
-    fn read(&self) -> ReadReply {
-        ReadReply { value: self.value.clone(), stamp: self.stamp, expires_at: self.expires_at }
     }
 }
 
@@ -57,7 +82,10 @@ enum Mode {
 }
 
 struct State {
-    entries: BTreeMap<(NamespaceId, Token, Bytes), Stored>,
+    entries: BTreeMap<(NamespaceId, Token, Bytes), Entry>,
+    /// What the op-ids that were seen stand for; none for one that was fenced.
+    operations: BTreeMap<OpId, Option<WriteReply>>,
+    map: Arc<ClusterMap>,
     clock: HybridClock,
     counter: u64,
     mode: Mode,
@@ -89,8 +117,11 @@ fn map() -> ClusterMap {
         let zone = Zone(format!("z{number}"));
         (node(number), Member { id: node(number), peer_address, zone, weight: 1 })
     });
-    let spaces = [(0, "default"), (1, "other")];
-    let namespaces = spaces.map(|(id, name)| (NamespaceId(id), Namespace { id: NamespaceId(id), name: name.into() }));
+    let spaces = [(0, "default", MergePolicy::Lww), (1, "other", MergePolicy::Lww), (2, "both", MergePolicy::Siblings)];
+    let namespaces = spaces.map(|(id, name, policy)| {
+        let id = NamespaceId(id);
+        (id, Namespace { id, name: name.into(), policy })
+    });
     let partitions = PartitionCount::new(16).expect("a power of two");
     let assignment =
         partitions.all().map(|partition| (0..3).map(|place| node((u32::from(partition.0) + place) % 3 + 1)).collect());
@@ -100,6 +131,7 @@ fn map() -> ClusterMap {
         partitions,
         replication_factor: 3,
         members: members.collect(),
+        next_namespace: 3,
         namespaces: namespaces.into_iter().collect(),
         assignment: Assignment(assignment.collect()),
     }
@@ -111,8 +143,11 @@ impl Fake {
     }
 
     pub fn with_max_value(max_value_bytes: usize) -> Arc<Fake> {
+        let map = Arc::new(map());
         let state = State {
             entries: BTreeMap::new(),
+            operations: BTreeMap::new(),
+            map: Arc::clone(&map),
             clock: HybridClock::new(Timestamp::default(), Duration::from_millis(500)),
             counter: 0,
             mode: Mode::AtOnce,
@@ -124,7 +159,7 @@ impl Fake {
             confirmed: 3,
             ready: true,
         };
-        Arc::new(Fake { state: Mutex::new(state), arrived: Condvar::new(), map: Arc::new(map()), max_value_bytes })
+        Arc::new(Fake { state: Mutex::new(state), arrived: Condvar::new(), map, max_value_bytes })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -215,7 +250,7 @@ impl Fake {
 
     /// How many keys live.
     pub fn live(&self) -> usize {
-        self.lock().entries.values().filter(|stored| stored.is_live()).count()
+        self.lock().entries.values().filter(|entry| entry.newest().is_some()).count()
     }
 }
 
@@ -224,7 +259,7 @@ impl State {
         let outcome = match self.fault.as_ref().and_then(|fault| fault(&request)) {
             Some(Fate::Stops) => return,
             Some(Fate::Fails(failure)) => Err(failure),
-            None => Ok(self.apply(request.operation)),
+            None => self.carry_out(request),
         };
         // A connection that is gone does not listen.
         let _ = sender.send(outcome);
@@ -241,34 +276,113 @@ impl State {
     }
 
     fn find(&self, key: &Key) -> Option<&Stored> {
-        self.entries.get(&State::place(key)).filter(|stored| stored.is_live())
+        self.entries.get(&State::place(key))?.newest()
+    }
+
+    fn read(&self, key: &Key) -> Option<ReadReply> {
+        self.entries.get(&State::place(key))?.read()
+    }
+
+    fn keeps_siblings(&self, key: &Key) -> bool {
+        self.map.policy(key.namespace()) == MergePolicy::Siblings
+    }
+
+    fn carry_out(&mut self, request: Request) -> Outcome {
+        let Request { operation, op_id, explain, .. } = request;
+        let refuse = |refusal| Err(Failure::NotApplied(refusal));
+        if let Operation::Put { key, context, .. } | Operation::Delete { key, context } = &operation
+            && !context.is_empty()
+            && !self.keeps_siblings(key)
+        {
+            return refuse(Refusal::Invalid("a context goes with a namespace that keeps siblings".into()));
+        }
+        let key = operation.key().cloned();
+        let response = match (op_id.and_then(|op| self.operations.get(&op)), &operation) {
+            (Some(Some(first)), _) => Response::Written(*first),
+            (Some(None), _) => return refuse(Refusal::Fenced),
+            (None, Operation::Resolve { op, .. }) => match self.operations.entry(*op).or_insert(None) {
+                Some(first) => Response::Written(*first),
+                None => return refuse(Refusal::Fenced),
+            },
+            (None, _) => self.apply(operation),
+        };
+        if let (Some(op), Response::Written(reply)) = (op_id, &response) {
+            self.operations.insert(op, Some(*reply));
+        }
+        let Some(key) = key.filter(|_| explain) else { return Ok(response) };
+        let partition = self.map.partition_of(&key);
+        let replicas = self.map.assignment.replicas(partition).to_vec();
+        let step = |after_us, number, event| PathStep { after_us, node: node(number), event };
+        let steps = vec![
+            step(1, 1, PathEvent::AskedValue),
+            step(2, 2, PathEvent::AskedVersions),
+            step(30, 2, PathEvent::Failed("it has gone".into())),
+            step(40, 2, PathEvent::Late),
+            step(50, 3, PathEvent::Answered(None)),
+            step(60, 3, PathEvent::Repaired),
+        ];
+        let path = RequestPath { coordinator: node(1), epoch: Epoch(1), partition, replicas, needed: 2, steps };
+        Ok(Response::Explained(Box::new(response), path))
+    }
+
+    fn write(&mut self, key: &Key, value: Option<(Bytes, Option<WallTime>)>, seen: &CausalContext) -> Response {
+        let stamp = self.stamp();
+        let siblings = self.keeps_siblings(key);
+        let entry = self.entries.entry(State::place(key)).or_default();
+        entry.values.retain(|stored| siblings && !seen.covers(stored.stamp.dot));
+        if siblings {
+            entry.context.join(seen);
+            entry.context.insert(stamp.dot);
+        }
+        entry.values.extend(value.map(|(value, expires_at)| Stored { value, stamp, expires_at }));
+        if entry.values.is_empty() {
+            self.entries.remove(&State::place(key));
+        }
+        Response::Written(WriteReply { stamp, acknowledged: self.acknowledged })
+    }
+
+    fn history(&self, key: &Key) -> KeyHistory {
+        let partition = self.map.partition_of(key);
+        let digest = self.find(key).map(|stored| Record::Last(stored.summary()));
+        let stamp = self.find(key).map(|stored| stored.stamp);
+        let known = || LocalHistory {
+            digest: digest.clone(),
+            log: stamp.iter().map(|stamp| LogPosition { commit: CommitNumber(5), stamp: *stamp }).collect(),
+            more: true,
+            coverage: Coverage {
+                partition,
+                vector: stamp.iter().map(|stamp| stamp.dot).collect(),
+                horizon: Timestamp::default(),
+            },
+            commit: CommitNumber(9),
+        };
+        let replicas = self.map.assignment.replicas(partition).iter();
+        let replicas = replicas.map(|id| ReplicaHistory { node: *id, known: (*id != node(3)).then(known) });
+        KeyHistory { partition, token: key.token(), epoch: Epoch(1), replicas: replicas.collect() }
     }
 
     fn apply(&mut self, operation: Operation) -> Response {
         let partitions = PartitionCount::new(16).expect("a power of two");
         match operation {
-            Operation::Get { key } => Response::Read(self.find(&key).map(Stored::read)),
+            Operation::Get { key } => Response::Read(self.read(&key)),
             Operation::Head { key } => Response::Head(self.find(&key).map(Stored::summary)),
-            Operation::Put { key, value, expiry } => {
-                let stamp = self.stamp();
+            Operation::History { key } => Response::History(self.history(&key)),
+            Operation::Resolve { .. } => unreachable!("it was answered before"),
+            Operation::Put { key, value, expiry, context } => {
                 let expires_at = match expiry {
                     Expiry::Never => None,
                     Expiry::At(at) => Some(at),
                     Expiry::Keep => self.find(&key).and_then(|stored| stored.expires_at),
                 };
-                self.entries.insert(State::place(&key), Stored { value, stamp, expires_at });
-                Response::Written(WriteReply { stamp, acknowledged: self.acknowledged })
+                self.write(&key, Some((value, expires_at)), &context)
             }
-            Operation::Delete { key } => {
-                let stamp = self.stamp();
-                self.entries.remove(&State::place(&key));
-                Response::Written(WriteReply { stamp, acknowledged: self.acknowledged })
-            }
+            Operation::Delete { key, context } => self.write(&key, None, &context),
             Operation::SetExpiry { key, expiry } => {
-                let found = self.find(&key).map(Stored::read);
+                let found = self.read(&key);
                 let stamp = self.stamp();
                 if found.is_some() {
-                    let stored = self.entries.get_mut(&State::place(&key)).expect("it was just found");
+                    let entry = self.entries.get_mut(&State::place(&key)).expect("it was just found");
+                    let stored = entry.values.last_mut().expect("it was just found");
                     stored.stamp = stamp;
                     match expiry {
                         Expiry::Never => stored.expires_at = None,
@@ -285,7 +399,7 @@ impl State {
                 let mut next = last.next();
                 let mut previous = None;
                 let all = self.entries.range((namespace, from, Bytes::new())..);
-                for ((space, token, key), stored) in all {
+                for ((space, token, key), entry) in all {
                     if *space != namespace || *token > last {
                         break;
                     }
@@ -293,8 +407,8 @@ impl State {
                         next = Some(*token);
                         break;
                     }
-                    if stored.is_live() {
-                        entries.push(ScanEntry { key: key.clone(), summary: stored.summary() });
+                    if let Some(stored) = entry.newest() {
+                        entries.push(ScanEntry { key: key.clone(), digest: Record::Last(stored.summary()) });
                     }
                     previous = Some(*token);
                 }
@@ -312,7 +426,7 @@ impl State {
             }
             Operation::Count { namespace } => {
                 let own = self.entries.iter().filter(|((space, ..), _)| *space == namespace);
-                Response::Count(own.filter(|(_, stored)| stored.is_live()).count() as u64)
+                Response::Count(own.filter(|(_, entry)| entry.newest().is_some()).count() as u64)
             }
         }
     }

@@ -27,7 +27,7 @@ fn brief(request: &Request) -> String {
         Operation::Get { key } => format!("get {}", key.bytes().escape_ascii()),
         Operation::Head { key } => format!("head {}", key.bytes().escape_ascii()),
         Operation::Put { key, value, .. } => format!("put {} {}", key.bytes().escape_ascii(), value.escape_ascii()),
-        Operation::Delete { key } => format!("delete {}", key.bytes().escape_ascii()),
+        Operation::Delete { key, .. } => format!("delete {}", key.bytes().escape_ascii()),
         other => format!("{other:?}"),
     }
 }

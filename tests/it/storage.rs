@@ -1,6 +1,7 @@
 //! What every store must do, the model in memory and the one on disk alike.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use dogsled::storage::memory::MemoryStorage;
@@ -8,7 +9,8 @@ use dogsled::storage::sled::{SledOptions, SledStorage};
 use dogsled::storage::{Storage, StorageError, incarnation};
 use dogsled::types::{
     Actor, Applied, CommitNumber, Content, Counter, Dot, Incarnation, Key, Mutation, NamespaceId, NodeId, Partition,
-    PartitionCount, ScanRange, Stamp, Summary, Timestamp, Token, Version, WallTime, limits,
+    PartitionCount, Record, ScanRange, Stamp, StoreId, Summary, Timestamp, Token, Version, VersionVector, WallTime,
+    limits,
 };
 
 pub const PARTITIONS: PartitionCount = PartitionCount::new(8).expect("a power of two");
@@ -40,12 +42,17 @@ pub fn partition(key: &Key) -> Partition {
 
 pub fn put(key: &Key, number: u64, value: impl Into<Bytes>) -> Mutation {
     let version = Version { stamp: stamp(number), expires_at: None, content: Content::Value(value.into()) };
-    Mutation::Record { partition: partition(key), key: key.clone(), version }
+    last(key, version)
+}
+
+/// A mutation under `lww`.
+pub fn last(key: &Key, version: Version) -> Mutation {
+    Mutation::Record { partition: partition(key), key: key.clone(), record: Record::Last(version) }
 }
 
 pub fn delete(key: &Key, number: u64) -> Mutation {
     let version = Version { stamp: stamp(number), expires_at: None, content: Content::Tombstone };
-    Mutation::Record { partition: partition(key), key: key.clone(), version }
+    last(key, version)
 }
 
 fn truncate(partition: Partition, number: u64) -> Mutation {
@@ -54,8 +61,8 @@ fn truncate(partition: Partition, number: u64) -> Mutation {
 
 fn version_of(mutation: &Mutation) -> Version {
     match mutation {
-        Mutation::Record { version, .. } => version.clone(),
-        Mutation::Truncate { .. } | Mutation::Barrier => panic!("only records have versions"),
+        Mutation::Record { record: Record::Last(version), .. } => version.clone(),
+        _ => panic!("only records have versions"),
     }
 }
 
@@ -64,10 +71,19 @@ fn apply(storage: &dyn Storage, group: &[Mutation]) -> Vec<Applied> {
 }
 
 fn read(storage: &dyn Storage, key: &Key) -> Option<Version> {
-    let version = storage.read(partition(key), key).expect("the store works");
+    let held = storage.read(partition(key), key).expect("the store works");
     let head = storage.head(partition(key), key).expect("the store works");
-    assert_eq!(version.as_ref().map(Version::summary), head, "head and read agree");
-    version
+    assert_eq!(held.what.as_ref().map(Record::digest), head.what, "head and read agree");
+    assert_eq!(held.durable, head.durable, "head and read agree");
+    held.what.map(|record| match record {
+        Record::Last(version) => version,
+        Record::Siblings(_) => panic!("nobody wrote siblings"),
+    })
+}
+
+/// What is shown of a record that was truncated.
+fn truncated(number: u64) -> Option<Version> {
+    Some(Version::of_truncation(stamp(number)))
 }
 
 fn tombstone(number: u64) -> Option<Version> {
@@ -80,7 +96,9 @@ fn scan_all(storage: &dyn Storage, partition: Partition, limit: u32) -> Vec<(Byt
     loop {
         let range = ScanRange { partition, namespace: NamespaceId::DEFAULT, from, limit };
         let page = storage.scan(range).expect("the store works");
-        entries.extend(page.entries.into_iter().map(|entry| (entry.key, entry.summary)));
+        entries.extend(
+            page.entries.into_iter().map(|entry| (entry.key, *entry.digest.newest().expect("it has versions"))),
+        );
         match page.next {
             Some(next) => {
                 assert!(next > from, "a scan goes on");
@@ -104,7 +122,7 @@ pub fn await_live_keys(storage: &dyn Storage, expected: u64) {
 
 /// Runs a case on every store there is.
 fn on_each(case: impl Fn(&dyn Storage)) {
-    case(&MemoryStorage::new(PARTITIONS));
+    case(&MemoryStorage::new(PARTITIONS, StoreId(1)));
     let directory = tempfile::tempdir().expect("a temporary directory");
     case(&open(directory.path()));
 }
@@ -156,7 +174,7 @@ fn values_keys_and_expiry_of_all_lengths_come_back() {
                 bytes[key_bytes - 1] = number as u8;
                 let key = key(bytes);
                 let mut mutation = put(&key, number, vec![number as u8; value_bytes]);
-                if let Mutation::Record { version, .. } = &mut mutation {
+                if let Mutation::Record { record: Record::Last(version), .. } = &mut mutation {
                     version.expires_at = (number % 2 == 0).then_some(WallTime(u64::MAX - number));
                 }
                 apply(storage, std::slice::from_ref(&mutation));
@@ -183,7 +201,7 @@ fn namespaces_are_apart() {
         assert_eq!(read(storage, &one), Some(version_of(&put(&one, 2, "one"))));
         assert_eq!(scan_all(storage, partition(&zero), 100).len(), 1);
         apply(storage, &[truncate(partition(&zero), 9)]);
-        assert_eq!(read(storage, &zero), tombstone(9));
+        assert_eq!(read(storage, &zero), truncated(9));
         assert_eq!(read(storage, &one), Some(version_of(&put(&one, 2, "one"))));
         assert_eq!(storage.live_keys(), 1);
     });
@@ -196,9 +214,9 @@ fn a_truncation_covers_what_is_not_newer() {
         let partition = partition(&keys[0]);
         let group = [put(&keys[0], 1, "a"), put(&keys[1], 5, "b"), delete(&keys[2], 2), truncate(partition, 4)];
         apply(storage, &group);
-        assert_eq!(read(storage, &keys[0]), tombstone(4), "covered");
+        assert_eq!(read(storage, &keys[0]), truncated(4), "covered");
         assert_eq!(read(storage, &keys[1]), Some(version_of(&group[1])), "newer");
-        assert_eq!(read(storage, &keys[2]), tombstone(4), "a covered tombstone is as new as the truncation");
+        assert_eq!(read(storage, &keys[2]), truncated(4), "a covered tombstone is as new as the truncation");
         assert_eq!(read(storage, &keys[3]), None, "there was no record");
         assert_eq!(
             apply(storage, &[put(&keys[0], 3, "late"), put(&keys[3], 4, "equal"), put(&keys[1], 2, "old")]),
@@ -213,9 +231,9 @@ fn a_truncation_covers_what_is_not_newer() {
             apply(storage, &[truncate(partition, 3), truncate(partition, 4), truncate(partition, 6)]),
             [Applied::Superseded { by: stamp(4) }, Applied::Stored, Applied::Stored]
         );
-        assert_eq!(read(storage, &keys[1]), tombstone(6));
+        assert_eq!(read(storage, &keys[1]), truncated(6));
         let scanned = scan_all(storage, partition, 1);
-        let covered = Summary { stamp: stamp(6), expires_at: None, value_bytes: None };
+        let covered = Version::of_truncation(stamp(6)).summary();
         assert_eq!(scanned, [("{t}a".into(), covered), ("{t}b".into(), covered), ("{t}c".into(), covered)]);
         assert_eq!(apply(storage, &[put(&keys[0], 7, "again")]), [Applied::Stored]);
         assert_eq!(read(storage, &keys[0]), Some(version_of(&put(&keys[0], 7, "again"))));
@@ -277,32 +295,49 @@ fn groups_are_numbered_and_the_clock_is_kept() {
 #[test]
 fn the_model_loses_what_was_not_synced_but_a_prefix() {
     let keys: Vec<Key> = (0..4).map(|index| key(format!("k{index}"))).collect();
-    for keep in 0..=8 {
-        let storage = MemoryStorage::new(PARTITIONS);
-        apply(&storage, &[put(&keys[0], 1, "durable"), truncate(partition(&keys[1]), 1)]);
+    for keep in 0..=9 {
+        let storage = MemoryStorage::new(PARTITIONS, StoreId(1));
+        apply(&storage, &[put(&keys[0], 1, "durable"), truncate(partition(&keys[1]), 21)]);
         storage.sync().expect("the store works");
-        let group = [put(&keys[0], 2, "a"), put(&keys[1], 3, "b"), delete(&keys[0], 4)];
+        let group = [put(&keys[0], 22, "a"), put(&keys[1], 23, "b"), delete(&keys[0], 24)];
         storage.apply(&group, Timestamp(7)).expect("the store works");
-        storage.apply(&[truncate(partition(&keys[0]), 5), put(&keys[2], 6, "c")], Timestamp(8)).expect("it works");
-        assert_eq!(storage.unsynced(), 7, "five mutations and two commit entries");
+        storage.apply(&[truncate(partition(&keys[0]), 25), put(&keys[2], 26, "c")], Timestamp(8)).expect("it works");
+        assert_eq!(storage.unsynced(), 9, "five mutations, two log entries and two commit entries");
         storage.crash(keep);
         assert_eq!(storage.unsynced(), 0);
         let expected = match keep {
-            0 => Some(version_of(&put(&keys[0], 1, "durable"))),
-            1 | 2 => Some(version_of(&group[0])),
-            3 | 4 => tombstone(4),
-            _ => tombstone(5),
+            0 | 1 => Some(version_of(&put(&keys[0], 1, "durable"))),
+            2 | 3 => Some(version_of(&group[0])),
+            4..=6 => tombstone(24),
+            _ => truncated(25),
         };
         assert_eq!(read(&storage, &keys[0]), expected, "keeping {keep}");
-        assert_eq!(read(&storage, &keys[1]).is_some(), keep >= 2, "keeping {keep}");
-        assert_eq!(read(&storage, &keys[2]).is_some(), keep >= 6, "keeping {keep}");
+        assert_eq!(read(&storage, &keys[1]).is_some(), keep >= 3, "keeping {keep}");
+        assert_eq!(read(&storage, &keys[2]).is_some(), keep >= 8, "keeping {keep}");
+        // A group of which the log entry is there is a group, however little of it is left.
         let (commit, clock) = match keep {
-            0..=3 => (1, 0),
-            4..=6 => (2, 7),
+            0 => (1, 0),
+            1 => (2, 0),
+            2..=4 => (2, 20 + keep as u64),
+            5 | 6 => (2 + keep as u64 - 5, 7),
+            7 | 8 => (3, 18 + keep as u64),
             _ => (3, 8),
         };
         assert_eq!(storage.recovered().commit, CommitNumber(commit), "keeping {keep}");
         assert_eq!(storage.recovered().clock, Timestamp(clock), "keeping {keep}");
+        let reflected = match keep {
+            0 | 1 => [false; 5],
+            2 => [true, false, false, false, false],
+            3 => [true, true, false, false, false],
+            4..=6 => [true, true, true, false, false],
+            7 => [true, true, true, true, false],
+            _ => [true; 5],
+        };
+        let places = [&keys[0], &keys[1], &keys[0], &keys[0], &keys[2]];
+        for ((number, key), expected) in (22..).zip(places).zip(reflected) {
+            let dots = [stamp(number).dot].into_iter().collect();
+            assert_eq!(storage.covers(partition(key), &dots), expected, "keeping {keep}: mutation {number}");
+        }
     }
 }
 
@@ -321,12 +356,12 @@ fn a_store_on_disk_is_found_as_it_was_left() {
         assert_eq!(storage.recovered().clock, Timestamp(before * 100));
         if before > 0 {
             assert_eq!(read(&storage, &small), Some(version_of(&put(&small, before, "small"))));
-            assert_eq!(read(&storage, &large), Some(version_of(&put(&large, before, value.clone()))));
-            assert_eq!(read(&storage, &gone), tombstone(before * 10));
+            assert_eq!(read(&storage, &large), Some(version_of(&put(&large, before + 100, value.clone()))));
+            assert_eq!(read(&storage, &gone), truncated(before * 10));
         }
         let group = [
             put(&small, life, "small"),
-            put(&large, life, value.clone()),
+            put(&large, life + 100, value.clone()),
             put(&gone, life * 10 - 1, "gone"),
             truncate(partition(&gone), life * 10),
         ];
@@ -336,6 +371,16 @@ fn a_store_on_disk_is_found_as_it_was_left() {
         // A group that nobody synced is made durable when the store is closed in good order.
         storage.apply(&[], Timestamp(0)).expect("the store works");
     }
+}
+
+#[test]
+fn a_store_that_was_made_anew_has_another_name() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let name = || open(directory.path()).recovered().store;
+    let first = name();
+    assert_eq!(name(), first);
+    std::fs::remove_dir_all(directory.path()).expect("it can be removed");
+    assert_ne!(name(), first);
 }
 
 #[test]
@@ -371,4 +416,56 @@ fn a_directory_that_cannot_be_used_is_named() {
         assert!(matches!(&error, StorageError::File { .. }), "{error}");
         assert!(error.to_string().contains(&file.display().to_string()), "{error}");
     }
+}
+
+#[test]
+fn readers_beside_the_writer_see_what_is_covered_and_take_nothing_for_durable_too_early() {
+    const LAST: u64 = 600;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let storage = open(directory.path());
+    let key = key("k");
+    let partition = partition(&key);
+    let sync_begun = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let reader = || {
+            let mut durable_reads = 0;
+            for number in (1..=LAST).cycle() {
+                let dots = VersionVector::from_iter([stamp(number).dot]);
+                let covered = storage.covers(partition, &dots);
+                let held = storage.read(partition, &key).expect("the store works");
+                let shown = held.what.map_or(0, |record| record.newest_stamp().expect("it has a version").timestamp.0);
+                assert!(!covered || shown >= number, "{number} is covered, and {shown} is shown");
+                if held.durable {
+                    durable_reads += 1;
+                    assert!(shown <= sync_begun.load(Ordering::SeqCst), "{shown} is not synced");
+                }
+                // Entries come and go meanwhile.
+                let pulled = storage.pull(partition, &dots).expect("the store works");
+                assert!(!covered || !pulled.items.is_empty() || !pulled.lost.is_empty(), "{number} is covered");
+                storage.history(partition, &key).expect("the store works");
+                if shown == LAST && held.durable {
+                    return durable_reads;
+                }
+            }
+            durable_reads
+        };
+        let readers = [scope.spawn(reader), scope.spawn(reader)];
+        for number in 1..=LAST {
+            // Some in pieces, which go when the next one comes.
+            let bytes = if number % 7 == 0 { limits::VALUE_CHUNK_BYTES * 2 } else { 10 };
+            apply(&storage, &[put(&key, number, vec![number as u8; bytes])]);
+            if number % 3 == 0 {
+                sync_begun.store(number, Ordering::SeqCst);
+                storage.sync().expect("the store works");
+                let stable = (1..=number).map(|number| stamp(number).dot).collect();
+                let expired_before = WallTime(0);
+                let collect = Mutation::Collect { partition, stable, expired_before, witnesses: Vec::new() };
+                apply(&storage, &[collect]);
+            }
+        }
+        sync_begun.store(LAST, Ordering::SeqCst);
+        storage.sync().expect("the store works");
+        let durable_reads: u64 = readers.map(|reader| reader.join().expect("no reader fails")).into_iter().sum();
+        assert!(durable_reads > 0);
+    });
 }

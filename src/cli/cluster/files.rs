@@ -28,7 +28,7 @@ use crate::ambient;
 use crate::cli::exit::Told;
 use crate::node::map_file;
 use crate::protocol::ring;
-use crate::types::{ClusterId, ClusterMap, Epoch, Member, Namespace, NamespaceId, NodeId, Zone};
+use crate::types::{ClusterId, ClusterMap, Epoch, Member, Namespace, NodeId, Zone};
 
 const CONFIG_NAME: &str = "node.toml";
 const MAP_NAME: &str = "cluster.map";
@@ -85,7 +85,7 @@ impl Layout {
 pub(in crate::cli) fn create(plan: &Plan) -> anyhow::Result<()> {
     let Layout { dir, certs } = &plan.layout;
     refuse_used(dir)?;
-    let map = cluster_map(plan);
+    let map = cluster_map(plan)?;
     map.validate()?;
 
     let mut undo = Undo::default();
@@ -142,7 +142,7 @@ fn refuse_used(dir: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn cluster_map(plan: &Plan) -> ClusterMap {
+fn cluster_map(plan: &Plan) -> anyhow::Result<ClusterMap> {
     let member = |node: &PlannedNode| Member {
         id: node.id,
         peer_address: loopback(node.peer_port),
@@ -151,8 +151,9 @@ fn cluster_map(plan: &Plan) -> ClusterMap {
         weight: 1,
     };
     let members: BTreeMap<NodeId, Member> = plan.nodes.iter().map(|node| (node.id, member(node))).collect();
-    let default = Namespace { id: NamespaceId::DEFAULT, name: "default".into() };
-    ClusterMap {
+    let default = Namespace::default_namespace();
+    let mut map = ClusterMap {
+        next_namespace: default.id.0 + 1,
         cluster: ClusterId(ambient::seed()),
         epoch: Epoch(1),
         partitions: plan.partitions,
@@ -160,7 +161,14 @@ fn cluster_map(plan: &Plan) -> ClusterMap {
         assignment: ring::place(None, &members, plan.replication_factor, plan.partitions),
         members,
         namespaces: BTreeMap::from([(default.id, default)]),
+    };
+    for namespace in &plan.namespaces {
+        let further = map.with_namespace(&namespace.name, namespace.policy);
+        map = further.map_err(|error| Told(format!("--namespace {}: {}", namespace.name, error.0)))?;
     }
+    // They are there from the beginning.
+    map.epoch = Epoch(1);
+    Ok(map)
 }
 
 fn loopback(port: u16) -> SocketAddr {

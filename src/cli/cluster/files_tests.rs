@@ -6,9 +6,7 @@ use crate::cli::cluster::{Plan, ShapeArgs};
 use crate::config;
 
 fn plan(layout: Layout, nodes: u32) -> Plan {
-    let port = |number: u16| number.try_into().expect("above zero");
-    let shape =
-        ShapeArgs { partitions: 16, rf: 3, resp_port: port(7379), http_port: port(8379), peer_port: port(9379) };
+    let shape = ShapeArgs { partitions: 16, ..ShapeArgs::default() };
     Plan::new(layout, nodes, &shape, true).expect("it can be made")
 }
 
@@ -125,7 +123,7 @@ fn ports_that_meet_or_run_out_are_refused() {
     let port = |number: u16| number.try_into().expect("above zero");
     let plan = |resp: u16, http: u16| {
         let shape =
-            ShapeArgs { partitions: 16, rf: 3, resp_port: port(resp), http_port: port(http), peer_port: port(1) };
+            ShapeArgs { resp_port: port(resp), http_port: port(http), peer_port: port(1), ..ShapeArgs::default() };
         let layout = Layout::of_up(folder.path().join("x"), None);
         Plan::new(layout, 3, &shape, true).map(drop).map_err(|error| error.to_string())
     };

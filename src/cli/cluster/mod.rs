@@ -11,6 +11,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::exit::{Exit, Told};
+use super::namespace::NewNamespace;
 use super::output::{OutputArgs, Show, count};
 use crate::types::{NodeId, PartitionCount, limits};
 
@@ -39,6 +40,10 @@ pub struct ShapeArgs {
     #[arg(long, value_name = "RF", default_value_t = ShapeArgs::default().rf,
           value_parser = clap::value_parser!(u8).range(1..=i64::from(limits::MAX_REPLICATION_FACTOR)))]
     pub rf: u8,
+    /// A further namespace, and whether the last write wins (lww, the default) or concurrent
+    /// values are all kept (siblings); may be given several times
+    #[arg(long = "namespace", value_name = "NAME[:POLICY]", value_parser = NewNamespace::parse)]
+    pub namespaces: Vec<NewNamespace>,
     /// RESP port of the first node; each further node has the next one
     #[arg(long, value_name = "PORT", default_value_t = ShapeArgs::default().resp_port)]
     pub resp_port: NonZeroU16,
@@ -78,6 +83,7 @@ impl Default for ShapeArgs {
         ShapeArgs {
             partitions: limits::DEFAULT_PARTITIONS,
             rf: limits::DEFAULT_REPLICATION_FACTOR,
+            namespaces: Vec::new(),
             resp_port: port(7379),
             http_port: port(8379),
             peer_port: port(9379),
@@ -100,6 +106,7 @@ pub(super) struct Plan {
     pub(super) nodes: Vec<PlannedNode>,
     pub(super) partitions: PartitionCount,
     pub(super) replication_factor: u8,
+    pub(super) namespaces: Vec<NewNamespace>,
     pub(super) allow_flush: bool,
 }
 
@@ -139,7 +146,8 @@ impl Plan {
             .into());
         }
         let partitions = PartitionCount::new(shape.partitions).expect("the argument was checked when it was parsed");
-        Ok(Plan { layout, nodes, partitions, replication_factor: shape.rf, allow_flush })
+        let namespaces = shape.namespaces.clone();
+        Ok(Plan { layout, nodes, partitions, replication_factor: shape.rf, namespaces, allow_flush })
     }
 }
 

@@ -139,6 +139,15 @@ fn refuse_another_shape(args: &UpArgs, nodes: &[Node]) -> anyhow::Result<()> {
         .filter(|(_, asked, usual, there)| asked != usual && asked != there)
         .map(|(flag, asked, _, there)| format!("{flag} {asked}: the cluster in {} has {there}", args.dir.display()))
         .collect();
+    let namespaces = shape.namespaces.iter().filter(|wanted| {
+        let there = map.namespaces.values().find(|there| there.name == wanted.name);
+        there.is_none_or(|there| there.policy != wanted.policy)
+    });
+    let missing = namespaces.map(|wanted| {
+        let dir = args.dir.display();
+        format!("--namespace {}: the cluster in {dir} has no such (see `dogsled namespace create`)", wanted.name)
+    });
+    let problems: Vec<_> = problems.into_iter().chain(missing).collect();
     if problems.is_empty() {
         return Ok(());
     }

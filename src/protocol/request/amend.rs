@@ -1,24 +1,31 @@
-//! Changes that start from what is there: another expiry, or a write that keeps the old one.
+//! Changes that start from what is there: another expiry, a write that keeps the old one,
+//! or a write with an op-id, whose only stamp must lie above all that was there.
 //!
 //! Invariant: an amended version takes its place directly after the version it was
 //! derived from, so a value that was written in between, or is written at the same time
 //! with a later timestamp, wins over it. Nothing acknowledged is lost to a change of expiry.
 
-use bytes::Bytes;
+use crate::types::{
+    CausalContext, Content, Expiry, Failure, Key, MergePolicy, OpId, Outcome, ReadReply, Record, Refusal, Response,
+    Summary, WallTime,
+};
 
-use crate::types::{Content, Expiry, Failure, Key, Outcome, ReadReply, Response, Stamp, Version, WallTime};
-
+use super::claim::OpWrite;
 use super::context::Context;
+use super::coordination::reply_of;
 use super::read::Found;
-use super::write::{Change, Write};
+use super::siblings::SiblingWrite;
+use super::write::{Change, Stamping, Write};
 
 /// What to do with what was read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Amendment {
-    /// Write this value and let it end when the old one would have.
-    KeepExpiry(Bytes),
+    /// Write this and let it end when the old one would have.
+    KeepExpiry { content: Content, context: CausalContext },
     /// Write the old value again, with another end.
     SetExpiry(Option<WallTime>),
+    /// Write this under an op-id.
+    UnderOpId { op: OpId, content: Content, expiry: Expiry },
 }
 
 /// What follows from what was read.
@@ -27,60 +34,100 @@ pub(super) enum Next {
     Finish(Outcome),
     /// A write; its outcome is the answer, or if a value is given, that is.
     Write(Box<Write>, Option<ReadReply>),
+    /// A write of a further sibling.
+    Sibling(Box<SiblingWrite>, Option<ReadReply>),
+    /// A write under an op-id.
+    Op(Box<OpWrite>),
 }
 
 impl Amendment {
-    /// What an operation on a key with an expiry amends, if anything.
-    pub(super) fn of_put(value: &Bytes, expiry: Expiry) -> Option<Amendment> {
-        (expiry == Expiry::Keep).then(|| Amendment::KeepExpiry(value.clone()))
-    }
-
     /// Goes on from what was read.
     pub(super) fn proceed(&self, key: &Key, found: Found, needed: usize, context: &mut Context<'_>) -> Next {
         let partition = context.map.partition_of(key);
+        let siblings = context.map.policy(key.namespace()) == MergePolicy::Siblings;
         match (self, found) {
             (_, Found::Failed(failure)) => Next::Finish(Err(not_applied(failure))),
-            (Amendment::KeepExpiry(value), found) => {
-                let summary = match found {
-                    Found::Summary(summary) => summary,
-                    Found::Version(version) => version.map(|version| version.summary()),
+            (Amendment::KeepExpiry { content, context: seen }, found) => {
+                let expires_at = kept_end(found, context.now.wall);
+                if siblings {
+                    let write =
+                        SiblingWrite::new(key.clone(), partition, seen.clone(), content.clone(), expires_at, needed);
+                    return Next::Sibling(Box::new(write), None);
+                }
+                let change = Change::Version { key: key.clone(), content: content.clone(), expires_at };
+                Next::Write(Box::new(Write::new(partition, change, Stamping::New, needed)), None)
+            }
+            (Amendment::UnderOpId { op, content, expiry }, found) => {
+                let newest = match &found {
+                    Found::Record(record) => record.as_ref().and_then(Record::newest_stamp),
+                    Found::Digest(digest) => digest.as_ref().and_then(Record::newest_stamp),
                     Found::Failed(_) => None,
                 };
-                let live = summary.filter(|summary| summary.is_live(context.now.wall));
-                let expires_at = live.and_then(|summary| summary.expires_at);
-                let change = Change::Record { key: key.clone(), content: Content::Value(value.clone()), expires_at };
-                Next::Write(Box::new(Write::new(partition, change, needed, context)), None)
+                if let Some(Err(skew)) = newest.map(|stamp| context.clock.observe(stamp.timestamp, context.now.wall)) {
+                    let refusal = Refusal::ClockSkew { ahead_ms: skew.ahead_ms };
+                    return Next::Finish(Err(Failure::NotApplied(refusal)));
+                }
+                let expires_at = match expiry {
+                    Expiry::Never => None,
+                    Expiry::At(wall) => Some(*wall),
+                    Expiry::Keep => kept_end(found, context.now.wall),
+                };
+                let wanted = (content.clone(), expires_at);
+                Next::Op(Box::new(OpWrite::new(*op, key.clone(), partition, wanted, needed)))
             }
-            (Amendment::SetExpiry(expires_at), Found::Version(version)) => {
-                let Some((value, stamp, old)) = live(version, context.now.wall) else {
+            (Amendment::SetExpiry(expires_at), Found::Record(record)) => {
+                let Some((reply, record)) =
+                    record.and_then(|record| Some((reply_of(&record, context.now.wall)?, record)))
+                else {
                     return Next::Finish(Ok(Response::Read(None)));
                 };
-                let reply = ReadReply { value: value.clone(), stamp, expires_at: old };
-                if old == *expires_at {
+                if reply.expires_at == *expires_at {
                     return Next::Finish(Ok(Response::Read(Some(reply))));
                 }
-                let change =
-                    Change::Record { key: key.clone(), content: Content::Value(value), expires_at: *expires_at };
-                let write = Write::after(partition, change, stamp, needed, context);
+                let content = Content::Value(reply.value.clone());
+                if let Record::Siblings(held) = &record {
+                    // It replaces the value that it was derived from, and no other.
+                    let seen: CausalContext = match reply.siblings.is_empty() {
+                        true => held.context().clone(),
+                        false => {
+                            return Next::Finish(Err(Failure::NotApplied(Refusal::Invalid(
+                                "the key has concurrent values: write one with their context first".into(),
+                            ))));
+                        }
+                    };
+                    let write = SiblingWrite::new(key.clone(), partition, seen, content, *expires_at, needed);
+                    return Next::Sibling(Box::new(write), Some(reply));
+                }
+                let change = Change::Version { key: key.clone(), content, expires_at: *expires_at };
+                let write = Write::new(partition, change, Stamping::After(reply.stamp.timestamp), needed);
                 Next::Write(Box::new(write), Some(reply))
             }
-            (Amendment::SetExpiry(_), Found::Summary(_)) => unreachable!("its read asks for the value"),
+            (Amendment::SetExpiry(_), Found::Digest(_)) => unreachable!("its read asks for the values"),
         }
     }
 }
 
-fn live(version: Option<Version>, wall: WallTime) -> Option<(Bytes, Stamp, Option<WallTime>)> {
-    let version = version?;
-    let value = version.live_value(wall)?.clone();
-    Some((value, version.stamp, version.expires_at))
+/// When the newest value of what was found ends.
+fn kept_end(found: Found, wall: WallTime) -> Option<WallTime> {
+    let digest = match found {
+        Found::Digest(digest) => digest,
+        Found::Record(record) => record.map(|record| record.digest()),
+        Found::Failed(_) => None,
+    };
+    let live: Option<Summary> = digest.and_then(|digest| digest.shown(wall)).filter(|summary| summary.is_live(wall));
+    live.and_then(|summary| summary.expires_at)
 }
 
 /// The read of a change failed: nothing was written.
 pub(super) fn not_applied(failure: Failure) -> Failure {
     match failure {
         Failure::TimedOut { answered, needed } => {
-            Failure::NotApplied(crate::types::Refusal::TooFewReplicas { alive: answered, needed })
+            Failure::NotApplied(Refusal::TooFewReplicas { alive: answered, needed })
         }
         other => other,
     }
 }
+
+#[cfg(test)]
+#[path = "amend_tests.rs"]
+mod tests;

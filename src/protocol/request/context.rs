@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use crate::protocol::ClockWatch;
 use crate::protocol::io::NodeSettings;
 use crate::protocol::peers::PeerTable;
 use crate::types::{
-    ClusterMap, Counter, Dot, Failure, HybridClock, Moment, NodeId, Now, Outcome, Partition, Refusal, Stamp, Timestamp,
+    ClusterMap, Counter, Dot, Failure, HybridClock, Key, Moment, NodeId, Now, Outcome, Partition, Record, Refusal,
+    SeededBug, Stamp, Timestamp,
 };
 use crate::wire::{ReplicaRequest, ReplicaResponse};
 
@@ -21,6 +23,23 @@ pub enum Effect {
         /// What.
         request: ReplicaRequest,
     },
+    /// Merge a record with what this node's own store holds, under the key's lock, which
+    /// is let go of once the store has answered.
+    AppendLocked {
+        /// Comes back with the answer.
+        phase: u8,
+        /// The key.
+        key: Key,
+        /// The record.
+        record: Record,
+    },
+    /// Let nobody else of this node change this key from what it holds; the request is told
+    /// when it is its turn ([`super::Coordination::granted`]).
+    Lock(Key),
+    /// Make it possible to give higher timestamps.
+    RaiseCeiling,
+    /// So many replicas are sent what they lacked.
+    Repairs(u64),
     /// A replica was asked and its answer is late.
     Late(NodeId),
     /// The answer for the client; the request is over.
@@ -66,6 +85,10 @@ pub struct Context<'a> {
     pub peers: &'a PeerTable,
     /// The node's clock.
     pub clock: &'a mut HybridClock,
+    /// Whether that clock may be trusted.
+    pub watch: &'a ClockWatch,
+    /// Up to where timestamps may be given: a later life begins above it.
+    pub ceiling: Timestamp,
     /// The node's dots.
     pub dots: &'a mut DotCounters,
     /// What the request wants done.
@@ -95,6 +118,11 @@ impl Context<'_> {
         }
     }
 
+    /// Replicas are sent what they lacked.
+    pub fn read_repairs(&mut self, replicas: usize) {
+        self.effects.push(Effect::Repairs(replicas as u64));
+    }
+
     /// Answers the client.
     pub fn finish(&mut self, outcome: Outcome) {
         self.effects.push(Effect::Finish(outcome));
@@ -106,9 +134,23 @@ impl Context<'_> {
     }
 
     /// A stamp above everything that this node has given or seen.
-    pub fn new_stamp(&mut self, partition: Partition) -> Stamp {
-        let timestamp = self.clock.tick(self.now.wall);
-        self.stamp_at(partition, timestamp)
+    ///
+    /// # Errors
+    /// [`Refusal::ClockUnsure`] if this node's clock must not stamp anything;
+    /// [`Refusal::Overloaded`] if its store lags so far behind that a later life might
+    /// give the same timestamp.
+    pub fn new_stamp(&mut self, partition: Partition) -> Result<Stamp, Refusal> {
+        self.watch.check(self.now, self.map.members.len() == 1)?;
+        if SeededBug::WallClockOnly.is_planted() {
+            return Ok(self.stamp_at(partition, Timestamp::at(self.now.wall)));
+        }
+        match self.clock.tick_below(self.now.wall, self.ceiling) {
+            Some(timestamp) => Ok(self.stamp_at(partition, timestamp)),
+            None => {
+                self.effects.push(Effect::RaiseCeiling);
+                Err(Refusal::Overloaded)
+            }
+        }
     }
 
     /// A stamp at a given time, under a new dot.

@@ -10,7 +10,7 @@
 //! - `Applied` ⇒ at least W replicas have it, or something newer, on disk.
 //! - `NotApplied` ⇒ every replica that was asked said that it did nothing.
 //! - All else is `InDoubt`.
-//! - A read at level R returns the newest version that R replicas know.
+//! - A read at level R returns what R replicas together know.
 //!
 //! Source: DeCandia et al., "Dynamo", SOSP 2007, section 4.5 and 5.2; the shape is that of
 //! Riak's `riak_kv_put_core` and `riak_kv_get_core`.
@@ -20,6 +20,9 @@ mod coordination;
 mod read;
 mod write;
 mod amend;
+mod siblings;
+mod claim;
+mod history;
 mod scan;
 mod confirm;
 mod count;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::types::{
-    Failure, NamespaceId, NodeId, Partition, Refusal, Response, ScanEntry, ScanPage, Summary, Token, limits,
+    Digest, Failure, NamespaceId, NodeId, Partition, Refusal, Response, ScanEntry, ScanPage, Token, limits,
 };
 use crate::wire::{ReplicaRequest, ReplicaResponse};
 
@@ -27,7 +27,7 @@ pub struct Scan {
     unasked: Vec<NodeId>,
     asked: Vec<NodeId>,
     answered: usize,
-    found: BTreeMap<(Token, Bytes), Summary>,
+    found: BTreeMap<(Token, Bytes), Digest>,
     /// All replicas that answered returned everything below this; none: to the end.
     horizon: Option<Token>,
 }
@@ -104,11 +104,13 @@ impl Scan {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
-        for ScanEntry { key, summary } in entries {
-            let known = self.found.entry((Token::of_key(&key), key)).or_insert(summary);
-            if known.stamp < summary.stamp {
-                *known = summary;
-            }
+        for ScanEntry { key, digest } in entries {
+            let place = (Token::of_key(&key), key);
+            let known = match self.found.remove(&place) {
+                Some(known) => known.merge(digest),
+                None => digest,
+            };
+            self.found.insert(place, known);
         }
         if self.answered == self.needed {
             context.effects.push(Effect::Finish(Ok(Response::Page(self.page(context)))));
@@ -118,10 +120,10 @@ impl Scan {
     fn page(&mut self, context: &Context<'_>) -> ScanPage {
         let horizon = self.horizon;
         let found = std::mem::take(&mut self.found);
-        let live = found.into_iter().filter(|((token, _), summary)| {
-            horizon.is_none_or(|horizon| *token < horizon) && summary.is_live(context.now.wall)
+        let live = found.into_iter().filter(|((token, _), digest)| {
+            horizon.is_none_or(|horizon| *token < horizon) && digest.has_live(context.now.wall)
         });
-        let entries = live.map(|((_, key), summary)| ScanEntry { key, summary }).collect();
+        let entries = live.map(|((_, key), digest)| ScanEntry { key, digest }).collect();
         let next = horizon.or_else(|| context.map.partitions.last_token(self.partition).next());
         ScanPage { entries, next }
     }

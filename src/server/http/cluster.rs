@@ -23,7 +23,7 @@ pub(super) async fn ring(State(app): State<Arc<App>>) -> Json<json::Ring> {
 
 pub(super) async fn place(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<json::Where>, Problem> {
     Params::parse(uri.query(), &[])?;
-    let place = Place::of(&app, &uri, "/v1/where/", "")?;
+    let place = Place::of_path(&app, uri.path(), "/v1/where/", "")?;
     Ok(Json(json::Where::new(&place.namespace, &place.key, &app.backend.map(), &app.backend.status())))
 }
 

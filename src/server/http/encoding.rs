@@ -1,5 +1,6 @@
 //! Percent-encoding, Base64, and the token that names a version.
 
+use crate::server::token;
 use crate::types::Stamp;
 
 /// The bytes that a percent-encoded text stands for; none if a `%` is not followed by two digits.
@@ -66,13 +67,7 @@ pub(super) fn base64_decode(text: &str) -> Option<Vec<u8>> {
 
 /// An `ETag` that names a version. Opaque: its form may change with any release.
 pub(super) fn etag(stamp: &Stamp) -> String {
-    format!(
-        "\"{:016x}{:08x}{:x}-{:x}\"",
-        stamp.timestamp.0,
-        stamp.dot.actor.node.number(),
-        stamp.dot.actor.incarnation.0,
-        stamp.dot.counter.0
-    )
+    format!("\"{}\"", token::version(stamp))
 }
 
 #[cfg(test)]

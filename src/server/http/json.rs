@@ -9,7 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use super::encoding::{base64, base64_decode, etag};
 use crate::node::NodeStatus;
-use crate::types::{ClusterMap, InvalidNodeId, Key, NodeId, ReadReply, ScanEntry, Stamp, WriteReply};
+use crate::server::token;
+use crate::types::{
+    ClusterMap, InvalidNodeId, Key, MergePolicy, NodeId, ReadReply, ScanEntry, Stamp, WallTime, WriteReply,
+};
+
+mod path;
+mod history;
+
+pub use history::{Actor, Coverage, History, LogEntry, ReplicaHistory, ReplicaVersion};
+pub use path::{Explained, Path, Resolved, Step};
 
 /// Bytes as text or Base64; exactly one of the two is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +109,24 @@ pub struct Value {
     pub version: Version,
     /// When it ends, in milliseconds since 1970, if ever.
     pub expires_at_ms: Option<u64>,
+    /// What to give as `Dogsled-Context` with a write that is to replace all that is here;
+    /// only where siblings are kept.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub context: Option<String>,
+    /// The values that were written at the same time, newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub siblings: Vec<Sibling>,
+}
+
+/// A value beside the newest one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sibling {
+    /// The value.
+    pub value: Bytes,
+    /// Its version.
+    pub version: Version,
+    /// When it ends, in milliseconds since 1970, if ever.
+    pub expires_at_ms: Option<u64>,
 }
 
 impl Value {
@@ -111,6 +138,18 @@ impl Value {
             value: Bytes::new(&reply.value),
             version: Version::from(&reply.stamp),
             expires_at_ms: reply.expires_at.map(|at| at.0),
+            context: (!reply.context.is_empty()).then(|| token::of_context(&reply.context)),
+            siblings: reply.siblings.iter().map(Sibling::from).collect(),
+        }
+    }
+}
+
+impl From<&crate::types::Sibling> for Sibling {
+    fn from(sibling: &crate::types::Sibling) -> Sibling {
+        Sibling {
+            value: Bytes::new(&sibling.value),
+            version: Version::from(&sibling.stamp),
+            expires_at_ms: sibling.expires_at.map(|at| at.0),
         }
     }
 }
@@ -154,22 +193,28 @@ pub struct Page {
 pub struct Entry {
     /// The key.
     pub key: Bytes,
-    /// The length of its value.
+    /// The length of its value; of the newest, if there are several.
     pub value_bytes: u32,
     /// Its version.
     pub version: Version,
     /// When it ends, in milliseconds since 1970, if ever.
     pub expires_at_ms: Option<u64>,
+    /// How many concurrent values there are.
+    pub values: u32,
 }
 
-impl From<&ScanEntry> for Entry {
-    fn from(entry: &ScanEntry) -> Entry {
-        Entry {
+impl Entry {
+    /// What was found of a key; none if nothing of it lives.
+    pub fn new(entry: &ScanEntry, wall: WallTime) -> Option<Entry> {
+        let summary = entry.digest.shown(wall).filter(|summary| summary.is_live(wall))?;
+        let live = entry.digest.versions().iter().filter(|summary| summary.is_live(wall)).count();
+        Some(Entry {
             key: Bytes::new(&entry.key),
-            value_bytes: entry.summary.value_bytes.unwrap_or(0),
-            version: Version::from(&entry.summary.stamp),
-            expires_at_ms: entry.summary.expires_at.map(|at| at.0),
-        }
+            value_bytes: summary.value_bytes.unwrap_or(0),
+            version: Version::from(&summary.stamp),
+            expires_at_ms: summary.expires_at.map(|at| at.0),
+            values: u32::try_from(live).unwrap_or(u32::MAX),
+        })
     }
 }
 
@@ -199,6 +244,61 @@ pub struct Namespace {
     pub id: u16,
     /// Its name.
     pub name: String,
+    /// Which of two concurrent values is kept.
+    pub policy: MergePolicy,
+}
+
+/// The namespaces of the cluster, as `GET /v1/namespaces` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespaces {
+    /// The epoch of the map that the answering node lives by.
+    pub epoch: u64,
+    /// The epoch of the map that it will begin with when it is restarted.
+    pub epoch_after_restart: u64,
+    /// The namespaces.
+    pub namespaces: Vec<NamespaceState>,
+}
+
+/// A namespace, and whether it is in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceState {
+    /// The namespace.
+    #[serde(flatten)]
+    pub namespace: Namespace,
+    /// Whether the answering node serves it now.
+    pub in_use: bool,
+    /// Whether it will serve it when it is restarted.
+    pub after_restart: bool,
+}
+
+/// A change of the namespaces that was written down, as `PUT` and `DELETE` answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceChange {
+    /// The namespace that was made or removed.
+    pub namespace: Namespace,
+    /// The epoch of the changed map.
+    pub epoch: u64,
+    /// When the change takes effect: `now` if there was nothing to change, else `restart`.
+    pub takes_effect: String,
+}
+
+impl From<&crate::types::Namespace> for Namespace {
+    fn from(space: &crate::types::Namespace) -> Namespace {
+        Namespace { id: space.id.0, name: space.name.clone(), policy: space.policy }
+    }
+}
+
+impl Namespaces {
+    /// What is so now, and what will be after a restart.
+    pub fn new(now: &ClusterMap, then: &ClusterMap) -> Namespaces {
+        let all: std::collections::BTreeMap<_, _> = then.namespaces.iter().chain(&now.namespaces).collect();
+        let namespaces = all.into_iter().map(|(id, space)| NamespaceState {
+            namespace: Namespace::from(space),
+            in_use: now.namespaces.contains_key(id),
+            after_restart: then.namespaces.contains_key(id),
+        });
+        Namespaces { epoch: now.epoch.0, epoch_after_restart: then.epoch.0, namespaces: namespaces.collect() }
+    }
 }
 
 /// The answering node.
@@ -264,7 +364,7 @@ impl Cluster {
             epoch: map.epoch.0,
             partitions: map.partitions.get(),
             replication_factor: map.replication_factor,
-            namespaces: namespaces.map(|space| Namespace { id: space.id.0, name: space.name.clone() }).collect(),
+            namespaces: namespaces.map(Namespace::from).collect(),
             node: Node {
                 id: NodeName(status.id),
                 incarnation: status.incarnation.0,

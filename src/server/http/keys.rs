@@ -1,7 +1,6 @@
 //! One key: `PUT`, `GET`, `HEAD`, `DELETE`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -15,18 +14,19 @@ use super::json;
 use super::params::Params;
 use super::problem::{Access, Problem};
 use super::routes::App;
+use super::terms::{Terms, ask, context};
 use crate::ambient;
+use crate::server::token;
 use crate::types::{
-    self, ConsistencyLevel, Expiry, Key, NamespaceId, Operation, ReadReply, Stamp, WallTime, WriteReply,
+    self, CausalContext, Expiry, Key, MergePolicy, NamespaceId, Operation, ReadReply, WallTime, WriteReply,
 };
 
 /// How many replicas had a write on disk when it was answered.
 const ACKNOWLEDGED: HeaderName = HeaderName::from_static("dogsled-acknowledged");
 /// When a value ends, in milliseconds since 1970.
 const EXPIRES_AT: HeaderName = HeaderName::from_static("dogsled-expires-at");
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-const ON_KEYS: [&str; 3] = ["consistency", "timeout", "format"];
+const ON_KEYS: [&str; 4] = ["consistency", "timeout", "format", "explain"];
 
 /// The namespace and key that a path names.
 pub(super) struct Place {
@@ -47,8 +47,8 @@ pub(super) fn namespace_of(app: &App, encoded: &str) -> Result<(String, Namespac
 
 impl Place {
     /// Reads a path by its own bytes: the router's captures are UTF-8, and keys need not be.
-    pub fn of(app: &App, uri: &Uri, before: &str, between: &str) -> Result<Place, Problem> {
-        let named = uri.path().strip_prefix(before).and_then(|rest| rest.split_once('/'));
+    pub fn of_path(app: &App, path: &str, before: &str, between: &str) -> Result<Place, Problem> {
+        let named = path.strip_prefix(before).and_then(|rest| rest.split_once('/'));
         let named = named.and_then(|(namespace, rest)| Some((namespace, rest.strip_prefix(between)?)));
         let (namespace, key) = named.ok_or_else(|| Problem::not_found("there is nothing at this path"))?;
         let (namespace, id) = namespace_of(app, namespace)?;
@@ -56,35 +56,19 @@ impl Place {
         Ok(Place { namespace, key: Key::new(id, key)? })
     }
 
-    fn under_ns(app: &App, uri: &Uri) -> Result<Place, Problem> {
-        Place::of(app, uri, "/v1/ns/", "keys/")
+    /// Whether its namespace keeps concurrent values.
+    fn keeps_siblings(&self, app: &App) -> bool {
+        app.backend.map().policy(self.key.namespace()) == MergePolicy::Siblings
     }
-}
 
-/// Asks the node, and turns what fails into a problem.
-pub(super) async fn ask(
-    app: &App,
-    access: Access,
-    operation: Operation,
-    consistency: Option<ConsistencyLevel>,
-    timeout: Option<Duration>,
-) -> Result<types::Response, Problem> {
-    let request = types::Request {
-        operation,
-        consistency: consistency.unwrap_or_default(),
-        timeout: Some(timeout.unwrap_or(app.options.request_timeout)),
-    };
-    match app.backend.submit(request).await {
-        Ok(Ok(response)) => Ok(response),
-        Ok(Err(failure)) => Err(Problem::of(&failure, app.max_value_bytes)),
-        Err(_) => Err(Problem::stopped(access)),
+    fn under_ns(app: &App, uri: &Uri) -> Result<Place, Problem> {
+        Place::of_path(app, uri.path(), "/v1/ns/", "keys/")
     }
 }
 
 /// The node answered with something that is no answer to what it was asked.
 pub(super) fn mismatch() -> Problem {
-    let detail = "the answer of the node does not fit the request";
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", detail)
+    Problem::internal("the answer of the node does not fit the request")
 }
 
 /// Conditions that would need a compare-and-set are refused: ignoring them would lose updates.
@@ -96,13 +80,15 @@ fn refuse_conditions(headers: &HeaderMap, refused: &[HeaderName]) -> Result<(), 
 }
 
 fn header_value(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).expect("it is made of digits and quotes")
+    HeaderValue::from_str(text).expect("it is made of letters, digits and quotes")
 }
 
 pub(super) async fn put(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let place = Place::under_ns(&app, request.uri())?;
-    let params = Params::parse(request.uri().query(), &["consistency", "timeout", "format", "ttl"])?;
-    refuse_conditions(request.headers(), &[header::IF_MATCH, header::IF_NONE_MATCH, IDEMPOTENCY_KEY])?;
+    let params = Params::parse(request.uri().query(), &["consistency", "timeout", "format", "ttl", "explain"])?;
+    refuse_conditions(request.headers(), &[header::IF_MATCH, header::IF_NONE_MATCH])?;
+    let mut terms = Terms::of(&params, request.headers(), Access::Write)?;
+    let context = context(request.headers())?.unwrap_or_default();
     let expiry = match params.ttl {
         None => Expiry::Never,
         Some(ttl) => {
@@ -112,27 +98,67 @@ pub(super) async fn put(State(app): State<Arc<App>>, request: Request) -> Result
     };
     let deadline = app.options.body_deadline;
     let value = body::read(request.into_body(), app.max_value_bytes, deadline, &app.bodies).await?;
-    let operation = Operation::Put { key: place.key.clone(), value, expiry };
-    write(&app, place, params, operation).await
+    let operation = Operation::Put { key: place.key.clone(), value, expiry, context };
+    let result = write(&app, &place, &params, operation, &mut terms).await;
+    Ok(terms.answer(result))
 }
 
 pub(super) async fn delete(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     let place = Place::under_ns(&app, &uri)?;
     let params = Params::parse(uri.query(), &ON_KEYS)?;
-    refuse_conditions(&headers, &[header::IF_MATCH, header::IF_NONE_MATCH, IDEMPOTENCY_KEY])?;
-    let operation = Operation::Delete { key: place.key.clone() };
-    write(&app, place, params, operation).await
+    refuse_conditions(&headers, &[header::IF_MATCH, header::IF_NONE_MATCH])?;
+    let mut terms = Terms::of(&params, &headers, Access::Write)?;
+    let context = context(&headers)?;
+    let result = delete_seen(&app, &place, &params, context, &mut terms).await;
+    Ok(terms.answer(result))
 }
 
-async fn write(app: &App, place: Place, params: Params, operation: Operation) -> Result<Response, Problem> {
-    let response = ask(app, Access::Write, operation, params.consistency, params.timeout).await?;
+/// Deletes what a context has seen. Where siblings are kept and there is none, what a read
+/// sees: a deletion that has seen nothing would delete nothing.
+async fn delete_seen(
+    app: &App,
+    place: &Place,
+    params: &Params,
+    context: Option<CausalContext>,
+    terms: &mut Terms,
+) -> Result<Response, Problem> {
+    let context = match context {
+        Some(context) => context,
+        None if place.keeps_siblings(app) && terms.op_id.is_none() => {
+            let operation = Operation::Get { key: place.key.clone() };
+            let types::Response::Read(found) = ask(app, Access::Read, operation, terms).await? else {
+                return Err(mismatch());
+            };
+            found.ok_or_else(|| absent(place))?.context
+        }
+        None => CausalContext::default(),
+    };
+    let operation = Operation::Delete { key: place.key.clone(), context };
+    write(app, place, params, operation, terms).await
+}
+
+async fn write(
+    app: &App,
+    place: &Place,
+    params: &Params,
+    operation: Operation,
+    terms: &mut Terms,
+) -> Result<Response, Problem> {
+    let response = ask(app, Access::Write, operation, terms).await?;
     let types::Response::Written(reply) = response else { return Err(mismatch()) };
     let WriteReply { stamp, acknowledged } = reply;
-    let mut response = match params.json {
-        true => Json(json::Written::new(&place.namespace, &place.key, &reply)).into_response(),
-        false => StatusCode::NO_CONTENT.into_response(),
+    let written = || json::Written::new(&place.namespace, &place.key, &reply);
+    let mut response = match terms.path.take() {
+        Some(path) => {
+            Json(json::Explained { value: None, written: Some(written()), path: (&path).into() }).into_response()
+        }
+        None if params.json => Json(written()).into_response(),
+        None => StatusCode::NO_CONTENT.into_response(),
     };
-    response.headers_mut().insert(header::ETAG, header_value(&etag(&stamp)));
+    // Where siblings are kept, only a read tells what a later write has seen.
+    if !place.keeps_siblings(app) {
+        response.headers_mut().insert(header::ETAG, header_value(&etag(&stamp)));
+    }
     response.headers_mut().insert(ACKNOWLEDGED, HeaderValue::from(u16::from(acknowledged)));
     Ok(response)
 }
@@ -141,16 +167,34 @@ pub(super) async fn get(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMa
     let place = Place::under_ns(&app, &uri)?;
     let params = Params::parse(uri.query(), &ON_KEYS)?;
     refuse_conditions(&headers, &[header::IF_MATCH])?;
+    let mut terms = Terms::of(&params, &headers, Access::Read)?;
+    let result = read(&app, &place, &params, &headers, &mut terms).await;
+    Ok(terms.answer(result))
+}
+
+async fn read(
+    app: &App,
+    place: &Place,
+    params: &Params,
+    headers: &HeaderMap,
+    terms: &mut Terms,
+) -> Result<Response, Problem> {
     let operation = Operation::Get { key: place.key.clone() };
-    let response = ask(&app, Access::Read, operation, params.consistency, params.timeout).await?;
-    let types::Response::Read(found) = response else { return Err(mismatch()) };
-    let reply = found.ok_or_else(|| absent(&place))?;
+    let types::Response::Read(found) = ask(app, Access::Read, operation, terms).await? else { return Err(mismatch()) };
+    let value = |reply| json::Value::new(&place.namespace, &place.key, reply);
+    if let Some(path) = terms.path.take() {
+        let explained = json::Explained { value: found.as_ref().map(value), written: None, path: (&path).into() };
+        return Ok(Json(explained).into_response());
+    }
+    let reply = found.ok_or_else(|| absent(place))?;
+    let tag = tag_of(&reply);
     let mut response = match params.json {
-        _ if is_known(&headers, &reply.stamp) => StatusCode::NOT_MODIFIED.into_response(),
-        true => Json(json::Value::new(&place.namespace, &place.key, &reply)).into_response(),
+        _ if is_known(headers, &tag) => StatusCode::NOT_MODIFIED.into_response(),
+        _ if !reply.siblings.is_empty() => (StatusCode::MULTIPLE_CHOICES, Json(value(&reply))).into_response(),
+        true => Json(value(&reply)).into_response(),
         false => raw(&reply),
     };
-    describe(&mut response, &reply.stamp, reply.expires_at);
+    describe(&mut response, &tag, reply.expires_at);
     Ok(response)
 }
 
@@ -158,11 +202,21 @@ pub(super) async fn head(State(app): State<Arc<App>>, uri: Uri, headers: HeaderM
     let place = Place::under_ns(&app, &uri)?;
     let params = Params::parse(uri.query(), &["consistency", "timeout"])?;
     refuse_conditions(&headers, &[header::IF_MATCH])?;
+    let mut terms = Terms::of(&params, &headers, Access::Read)?;
+    let result = match place.keeps_siblings(&app) {
+        // Its context and its choices are only known with the values.
+        true => read(&app, &place, &params, &headers, &mut terms).await,
+        false => look(&app, &place, &headers, &mut terms).await,
+    };
+    Ok(terms.answer(result))
+}
+
+async fn look(app: &App, place: &Place, headers: &HeaderMap, terms: &mut Terms) -> Result<Response, Problem> {
     let operation = Operation::Head { key: place.key.clone() };
-    let response = ask(&app, Access::Read, operation, params.consistency, params.timeout).await?;
-    let types::Response::Head(found) = response else { return Err(mismatch()) };
-    let summary = found.filter(|summary| summary.is_live(ambient::wall())).ok_or_else(|| absent(&place))?;
-    let mut response = match is_known(&headers, &summary.stamp) {
+    let types::Response::Head(found) = ask(app, Access::Read, operation, terms).await? else { return Err(mismatch()) };
+    let summary = found.filter(|summary| summary.is_live(ambient::wall())).ok_or_else(|| absent(place))?;
+    let tag = etag(&summary.stamp);
+    let mut response = match is_known(headers, &tag) {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => {
             let mut response = Response::new(Body::empty());
@@ -172,8 +226,16 @@ pub(super) async fn head(State(app): State<Arc<App>>, uri: Uri, headers: HeaderM
             response
         }
     };
-    describe(&mut response, &summary.stamp, summary.expires_at);
+    describe(&mut response, &tag, summary.expires_at);
     Ok(response)
+}
+
+/// What names what was read: the version, or where siblings are kept their context.
+fn tag_of(reply: &ReadReply) -> String {
+    match reply.context.is_empty() {
+        true => etag(&reply.stamp),
+        false => format!("\"{}\"", token::of_context(&reply.context)),
+    }
 }
 
 fn absent(place: &Place) -> Problem {
@@ -195,16 +257,15 @@ fn set_type(response: &mut Response) {
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
-fn describe(response: &mut Response, stamp: &Stamp, expires_at: Option<WallTime>) {
-    response.headers_mut().insert(header::ETAG, header_value(&etag(stamp)));
+fn describe(response: &mut Response, tag: &str, expires_at: Option<WallTime>) {
+    response.headers_mut().insert(header::ETAG, header_value(tag));
     if let Some(at) = expires_at {
         response.headers_mut().insert(EXPIRES_AT, HeaderValue::from(at.0));
     }
 }
 
-/// Whether the client says with `If-None-Match` that it has this version already.
-fn is_known(headers: &HeaderMap, stamp: &Stamp) -> bool {
-    let own = etag(stamp);
+/// Whether the client says with `If-None-Match` that it has this already.
+fn is_known(headers: &HeaderMap, own: &str) -> bool {
     let tags = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     tags.flat_map(|value| value.split(','))
         .map(str::trim)

@@ -1,5 +1,6 @@
 //! How an HTTP server is to behave.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ pub struct HttpOptions {
     pub request_timeout: Duration,
     /// How long requests under way may take to finish when the server stops.
     pub shutdown_grace: Duration,
+    /// The file of the cluster map that the node begins with, where changes of the namespaces
+    /// are written. None: they are refused.
+    pub map_file: Option<PathBuf>,
     /// Where connections and requests are counted.
     pub metrics: Arc<ServerMetrics>,
 }
@@ -38,6 +42,7 @@ impl Default for HttpOptions {
             write_deadline: Duration::from_secs(60),
             request_timeout: Duration::from_millis(500),
             shutdown_grace: Duration::from_secs(5),
+            map_file: None,
             metrics: Arc::new(ServerMetrics::new()),
         }
     }

@@ -20,6 +20,7 @@ pub(super) struct Params {
     pub prefix: Vec<u8>,
     pub limit: Option<usize>,
     pub cursor: Option<u64>,
+    pub explain: bool,
 }
 
 impl Params {
@@ -72,6 +73,11 @@ impl Params {
                 "json" => self.json = true,
                 "raw" => self.json = false,
                 _ => return Err(invalid("json or raw")),
+            },
+            "explain" => match text.as_str() {
+                "true" => self.explain = true,
+                "false" => self.explain = false,
+                _ => return Err(invalid("true or false")),
             },
             "limit" => {
                 let limit = text.parse().ok().filter(|limit| *limit > 0);
@@ -134,7 +140,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_refused() {
-        let all = ["consistency", "timeout", "ttl", "format", "prefix", "limit", "cursor"];
+        let all = ["consistency", "timeout", "ttl", "format", "prefix", "limit", "cursor", "explain"];
         let good = Params::parse(Some("consistency=ALL&ttl=1500ms&format=json&prefix=%ff+x&limit=7&cursor=9"), &all);
         let good = good.expect("all is well formed");
         assert_eq!(good.consistency, Some(ConsistencyLevel::All));
@@ -149,6 +155,7 @@ mod tests {
             "timeout=0",
             "ttl=0",
             "format=xml",
+            "explain=yes",
             "limit=0",
             "limit=-1",
             "cursor=x",

@@ -36,6 +36,15 @@ impl Problem {
         Problem::new(StatusCode::NOT_IMPLEMENTED, "not-offered", "Not offered yet", detail)
     }
 
+    /// It cannot be done as things are, and trying again changes nothing.
+    pub fn conflict(word: &str, detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::CONFLICT, word, "Certainly not applied; as things are it cannot be", detail)
+    }
+
+    pub fn internal(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", detail)
+    }
+
     pub fn not_found(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
     }
@@ -93,9 +102,16 @@ impl Problem {
                 (problem.0.alive, problem.0.needed) = (Some(*alive), Some(*needed));
                 problem
             }
-            Refusal::Overloaded | Refusal::ShuttingDown | Refusal::ClockSkew { .. } | Refusal::WrongEpoch { .. } => {
-                Problem::not_applied(refusal.to_string())
-            }
+            Refusal::TooManySiblings { .. } => Problem::conflict("too-many-siblings", refusal.to_string()),
+            Refusal::Fenced => Problem::conflict("op-id-fenced", refusal.to_string()),
+            Refusal::OpIdReused => Problem::conflict("op-id-reused", refusal.to_string()),
+            Refusal::Overloaded
+            | Refusal::ShuttingDown
+            | Refusal::ClockSkew { .. }
+            | Refusal::ClockUnsure { .. }
+            | Refusal::Behind { .. }
+            | Refusal::NodeFenced(_)
+            | Refusal::WrongEpoch { .. } => Problem::not_applied(refusal.to_string()),
         }
     }
 }

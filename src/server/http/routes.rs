@@ -12,7 +12,7 @@ use axum::routing::get;
 use super::body::BodyBudget;
 use super::encoding::base64_decode;
 use super::problem::Problem;
-use super::{HttpOptions, cluster, keys, listing};
+use super::{HttpOptions, cluster, inspect, keys, listing, namespaces};
 use crate::ambient;
 use crate::server::{Backend, password};
 
@@ -25,18 +25,21 @@ pub(super) struct App {
 }
 
 pub(super) fn router(app: Arc<App>) -> Router {
-    let key = get(keys::get).head(keys::head).put(keys::put).delete(keys::delete);
+    let key = get(keys::get).head(keys::head).put(keys::put).delete(keys::delete).post(inspect::resolve);
     Router::new()
         .route("/v1/ns/{namespace}/keys/{*key}", key)
         .route("/v1/ns/{namespace}/keys", get(listing::list))
         .route("/v1/where/{namespace}/{*key}", get(cluster::place))
+        .route("/v1/history/{namespace}/{*key}", get(inspect::history))
+        .route("/v1/namespaces", get(namespaces::list))
+        .route("/v1/namespaces/{name}", get(namespaces::show).put(namespaces::create).delete(namespaces::remove))
         .route("/v1/cluster", get(cluster::cluster))
         .route("/v1/ring", get(cluster::ring))
         .route("/healthz", get(cluster::healthz))
         .route("/readyz", get(cluster::readyz))
         .route("/metrics", get(cluster::metrics))
         .fallback(nowhere)
-        .method_not_allowed_fallback(wrong_method)
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), authenticate))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), measure))
         .with_state(app)
@@ -46,7 +49,11 @@ async fn nowhere() -> Problem {
     Problem::not_found("there is nothing at this path")
 }
 
-async fn wrong_method() -> Problem {
+async fn method_not_allowed() -> Problem {
+    wrong_method()
+}
+
+pub(super) fn wrong_method() -> Problem {
     let title = "The method is not possible here";
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", title, "see the header Allow")
 }
@@ -62,6 +69,8 @@ fn route_of(path: &str) -> &'static str {
         _ if path.starts_with("/v1/ns/") && path.ends_with("/keys") => "list",
         _ if path.starts_with("/v1/ns/") => "keys",
         _ if path.starts_with("/v1/where/") => "where",
+        _ if path.starts_with("/v1/history/") => "history",
+        _ if path.starts_with("/v1/namespaces") => "namespaces",
         _ => "other",
     }
 }

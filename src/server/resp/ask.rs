@@ -1,14 +1,17 @@
 //! Asking the node on behalf of one command, and what its failures are called in RESP.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::reply::{ErrorReply, TOO_LONG};
 use crate::server::Backend;
-use crate::types::{ConsistencyLevel, Failure, Operation, Outcome, Refusal, Request, Response};
+use crate::server::seen::{Place, Seen};
+use crate::types::{ConsistencyLevel, Failure, NamespaceId, OpId, Operation, Outcome, Refusal, Request, Response};
 
 /// How the requests of one command are to be carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +19,24 @@ pub(super) struct Levels {
     pub read: ConsistencyLevel,
     pub write: ConsistencyLevel,
     pub timeout: Duration,
+    /// The client's name for the write.
+    pub op_id: Option<OpId>,
+}
+
+impl Levels {
+    /// Whether a read at these might miss what this connection has written or read.
+    pub fn are_weak(&self) -> bool {
+        let strong = |level| matches!(level, ConsistencyLevel::Quorum | ConsistencyLevel::All);
+        !strong(self.read) || !strong(self.write)
+    }
+}
+
+/// What a connection has written and read; there is none as long as quorums see it anyway.
+pub(super) type Tracker = Arc<Mutex<Seen>>;
+
+/// Looks into it.
+pub(super) fn look(tracker: &Tracker) -> MutexGuard<'_, Seen> {
+    tracker.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a request can have changed anything.
@@ -34,14 +55,67 @@ pub(super) enum AskError {
     Stopped,
 }
 
-/// Waits for one answer.
-pub(super) type Answer = oneshot::Receiver<Outcome>;
+/// An answer to come.
+pub(super) struct Answer {
+    receiver: oneshot::Receiver<Outcome>,
+    /// Where it is noted.
+    noted: Option<(Tracker, Place)>,
+}
 
-/// What became of an awaited answer.
-pub(super) fn settle(answer: Result<Outcome, oneshot::error::RecvError>) -> Result<Response, AskError> {
-    match answer {
-        Ok(outcome) => outcome.map_err(AskError::Failed),
-        Err(_) => Err(AskError::Stopped),
+impl From<oneshot::Receiver<Outcome>> for Answer {
+    fn from(receiver: oneshot::Receiver<Outcome>) -> Answer {
+        Answer { receiver, noted: None }
+    }
+}
+
+impl Answer {
+    /// Begins a request.
+    pub fn to(
+        backend: &dyn Backend,
+        levels: &Levels,
+        tracker: Option<&Tracker>,
+        access: Access,
+        operation: Operation,
+    ) -> Answer {
+        let (consistency, op_id) = match access {
+            Access::Read => (levels.read, None),
+            Access::Write => (levels.write, levels.op_id),
+        };
+        let mut request = Request { timeout: Some(levels.timeout), op_id, ..Request::new(operation, consistency) };
+        let noted = tracker.and_then(|tracker| {
+            let place = Place::of(&backend.map(), &request.operation, consistency)?;
+            look(tracker).guard(&mut request, place);
+            Some((Arc::clone(tracker), place))
+        });
+        Answer { receiver: backend.submit(request), noted }
+    }
+
+    /// Waits for it.
+    pub async fn settle(mut self) -> Result<Response, AskError> {
+        std::future::poll_fn(|context| self.poll_settled(context)).await
+    }
+
+    /// What has become of it, if it is there.
+    pub fn poll_settled(&mut self, context: &mut Context<'_>) -> Poll<Result<Response, AskError>> {
+        // It is mostly there already, and then needs no waker.
+        let outcome = match self.receiver.try_recv() {
+            Ok(outcome) => Ok(outcome),
+            Err(oneshot::error::TryRecvError::Closed) => return Poll::Ready(Err(AskError::Stopped)),
+            Err(oneshot::error::TryRecvError::Empty) => match Pin::new(&mut self.receiver).poll(context) {
+                Poll::Ready(outcome) => outcome,
+                Poll::Pending => return Poll::Pending,
+            },
+        };
+        Poll::Ready(match outcome {
+            Ok(Ok(response)) => {
+                if let Some((tracker, place)) = &self.noted {
+                    look(tracker).note(*place, &response);
+                }
+                Ok(response)
+            }
+            Ok(Err(failure)) => Err(AskError::Failed(failure)),
+            Err(_) => Err(AskError::Stopped),
+        })
     }
 }
 
@@ -50,21 +124,20 @@ pub(super) fn settle(answer: Result<Outcome, oneshot::error::RecvError>) -> Resu
 pub(super) struct Asker {
     pub backend: Arc<dyn Backend>,
     pub levels: Levels,
+    pub tracker: Option<Tracker>,
+    /// The namespace of the connection.
+    pub namespace: NamespaceId,
 }
 
 impl Asker {
     /// Begins a request now.
     pub fn submit(&self, access: Access, operation: Operation) -> Answer {
-        let consistency = match access {
-            Access::Read => self.levels.read,
-            Access::Write => self.levels.write,
-        };
-        self.backend.submit(Request { operation, consistency, timeout: Some(self.levels.timeout) })
+        Answer::to(&*self.backend, &self.levels, self.tracker.as_ref(), access, operation)
     }
 
     /// Begins a request and waits for its answer.
     pub async fn ask(&self, access: Access, operation: Operation) -> Result<Response, AskError> {
-        settle(self.submit(access, operation).await)
+        self.submit(access, operation).settle().await
     }
 
     /// The reply for a failed request.
@@ -95,7 +168,7 @@ impl<I: Iterator<Item = Operation>> FanOut<I> {
         {
             self.waiting.push_back(self.asker.submit(self.access, operation));
         }
-        Some(settle(self.waiting.pop_front()?.await))
+        Some(self.waiting.pop_front()?.settle().await)
     }
 }
 
@@ -135,6 +208,11 @@ fn refusal_reply(access: Access, side: &str, level: ConsistencyLevel, refusal: &
         Refusal::UnknownNamespace => "ERR unknown namespace".into(),
         Refusal::ClockSkew { .. } => format!("MISCONF {refusal}, not executed").into(),
         Refusal::WrongEpoch { .. } => format!("TRYAGAIN {refusal}, not executed").into(),
+        // Certainly not applied, and another node or another try may fare better.
+        Refusal::ClockUnsure { .. } | Refusal::Behind { .. } | Refusal::NodeFenced(_) => {
+            format!("TRYAGAIN {refusal}, not executed").into()
+        }
+        Refusal::TooManySiblings { .. } | Refusal::Fenced | Refusal::OpIdReused => format!("ERR {refusal}").into(),
         Refusal::Invalid(text) => format!("ERR {text}").into(),
     }
 }
@@ -193,8 +271,12 @@ mod tests {
     use super::*;
     use crate::types::Epoch;
 
-    const LEVELS: Levels =
-        Levels { read: ConsistencyLevel::Quorum, write: ConsistencyLevel::All, timeout: Duration::from_millis(500) };
+    const LEVELS: Levels = Levels {
+        read: ConsistencyLevel::Quorum,
+        write: ConsistencyLevel::All,
+        timeout: Duration::from_millis(500),
+        op_id: None,
+    };
 
     fn refused(refusal: Refusal) -> AskError {
         AskError::Failed(Failure::NotApplied(refusal))
@@ -231,6 +313,29 @@ mod tests {
                 refused(Refusal::WrongEpoch { newest: Epoch(7) }),
                 "TRYAGAIN the cluster map has moved on to epoch 7, not executed",
             ),
+            (
+                Write,
+                refused(Refusal::ClockUnsure { offset_ms: Some(-700) }),
+                "TRYAGAIN this node's clock is 700 ms behind most of its peers'; it takes no writes until the clocks \
+                 agree (NTP), not executed",
+            ),
+            (
+                Write,
+                refused(Refusal::Behind { horizon: Default::default() }),
+                "TRYAGAIN the write was on its way for too long; send it again, not executed",
+            ),
+            (
+                Read,
+                refused(Refusal::NodeFenced("its store went back".into())),
+                "TRYAGAIN this node is fenced: its store went back, not executed",
+            ),
+            (
+                Write,
+                refused(Refusal::TooManySiblings { count: 32 }),
+                "ERR the key has 32 concurrent values: read them and write with their context",
+            ),
+            (Write, refused(Refusal::Fenced), "ERR the op-id was resolved as not applied; use a new one"),
+            (Write, refused(Refusal::OpIdReused), "ERR the op-id was used for another write"),
             (Read, refused(Refusal::Invalid("limit is zero".into())), "ERR limit is zero"),
             (Write, AskError::Stopped, "INDOUBT the node stopped; the write may still take effect"),
             (Read, AskError::Stopped, "TRYAGAIN the node stopped, not executed"),

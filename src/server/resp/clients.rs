@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+use super::ask::{Tracker, look};
 use crate::types::Moment;
 
 /// Why a connection is told to end.
@@ -25,6 +26,8 @@ pub(super) struct Names {
     pub name: String,
     pub library: String,
     pub library_version: String,
+    /// The namespace; none for `default`.
+    pub namespace: Option<String>,
 }
 
 /// One connection, as others see it.
@@ -41,6 +44,7 @@ pub(super) struct Client {
     /// Commands queued by MULTI; below zero outside of one.
     pub queued: AtomicI64,
     names: Mutex<Names>,
+    tracker: Mutex<Option<Tracker>>,
     stop: Mutex<Option<oneshot::Sender<Stop>>>,
 }
 
@@ -48,6 +52,22 @@ impl Client {
     /// What it says of itself.
     pub fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets others see what is noted of what it has seen.
+    pub fn track(&self, tracker: Option<Tracker>) {
+        *self.tracker.lock().unwrap_or_else(PoisonError::into_inner) = tracker;
+    }
+
+    /// What its reads at lower levels see of its own: `none` if there are none, `kept` if what
+    /// they must see is kept, or the level to which they are raised because that was too much.
+    fn session(&self) -> String {
+        let tracker = self.tracker.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match tracker.map(|tracker| look(&tracker).raised()) {
+            None => "none".to_owned(),
+            Some(None) => "kept".to_owned(),
+            Some(Some(level)) => level.to_string(),
+        }
     }
 
     /// Tells it to end.
@@ -66,7 +86,7 @@ impl Client {
         write!(
             line,
             "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db=0 sub=0 psub=0 ssub=0 multi={} \
-             cmd={command} user=default redir=-1 resp={} lib-name={} lib-ver={}",
+             cmd={command} user=default redir=-1 resp={} lib-name={} lib-ver={} namespace={} session={}",
             self.id,
             self.address,
             self.local,
@@ -78,6 +98,8 @@ impl Client {
             if self.resp3.load(Ordering::Relaxed) { 3 } else { 2 },
             names.library,
             names.library_version,
+            names.namespace.as_deref().unwrap_or("default"),
+            self.session(),
         )
         .expect("a string takes all");
         line
@@ -105,6 +127,7 @@ impl Clients {
             resp3: AtomicBool::new(false),
             queued: AtomicI64::new(-1),
             names: Mutex::default(),
+            tracker: Mutex::default(),
             stop: Mutex::new(Some(sender)),
         });
         self.lock().insert(client.id, Arc::clone(&client));

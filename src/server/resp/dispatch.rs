@@ -10,7 +10,7 @@ use super::decode::Args;
 use super::options::Transactions;
 use super::reply::{ErrorReply, Writer};
 use super::session::{Call, Handled, Session, Transaction};
-use super::table::{IMMEDIATE, NO_AUTH, NO_MULTI, Spec, find};
+use super::table::{IMMEDIATE, NO_AUTH, NO_MULTI, OP_ID, Spec, find};
 use super::{RespOptions, Shared};
 use crate::types::{WallTime, limits};
 
@@ -110,6 +110,9 @@ fn resolve<'a>(args: Args<'a>, session: &Session, options: &RespOptions) -> Resu
         if spec.name == "kv.with" {
             return Err("ERR KV.WITH cannot be nested".into());
         }
+        if levels.op_id.is_some() && !spec.is(OP_ID) {
+            return Err("ERR an op-id goes with SET, SETEX, PSETEX, KV.PUT or KV.DEL".into());
+        }
     }
     Ok(Resolved { index, spec, args, levels })
 }
@@ -129,7 +132,7 @@ fn with<'a>(args: Args<'a>, levels: &mut Levels) -> Result<Args<'a>, ErrorReply>
         let Some(equals) = memchr::memchr(b'=', arg) else { break };
         let (name, value) = (arg[..equals].to_ascii_lowercase(), &arg[equals + 1..]);
         match name.as_slice() {
-            b"read" => levels.read = level(value)?,
+            b"read" => levels.read = read_level(value)?,
             b"write" => levels.write = level(value)?,
             b"timeout" => {
                 let timeout = super::decode::integer(value).and_then(|ms| u64::try_from(ms).ok());
@@ -138,8 +141,8 @@ fn with<'a>(args: Args<'a>, levels: &mut Levels) -> Result<Args<'a>, ErrorReply>
                     .filter(|timeout| (Duration::from_millis(1)..=LONGEST_TIMEOUT).contains(timeout))
                     .ok_or("ERR KV.WITH timeout is not a number of milliseconds from 1 to 60000")?;
             }
-            b"opid" => return Err("ERR KV.WITH opid is not offered yet".into()),
-            _ => return Err("ERR KV.WITH takes read=, write= and timeout= before the command".into()),
+            b"opid" => levels.op_id = Some(op_id(value)?),
+            _ => return Err("ERR KV.WITH takes read=, write=, timeout= and opid= before the command".into()),
         }
         taken += 1;
     }
@@ -151,6 +154,22 @@ fn with<'a>(args: Args<'a>, levels: &mut Levels) -> Result<Args<'a>, ErrorReply>
 pub(super) fn level(text: &[u8]) -> Result<crate::types::ConsistencyLevel, ErrorReply> {
     let text = String::from_utf8_lossy(&text[..text.len().min(REPEATED_BYTES)]);
     text.parse().map_err(|error: crate::types::UnknownLevel| format!("ERR {error}").into())
+}
+
+/// The level of a read.
+pub(super) fn read_level(text: &[u8]) -> Result<crate::types::ConsistencyLevel, ErrorReply> {
+    match level(text)? {
+        crate::types::ConsistencyLevel::Any => {
+            Err("ERR the level 'any' is for writes; read at one, two, three, quorum or all".into())
+        }
+        level => Ok(level),
+    }
+}
+
+/// An op-id, as clients write it.
+pub(super) fn op_id(text: &[u8]) -> Result<crate::types::OpId, ErrorReply> {
+    let text = printable(text);
+    text.parse().map_err(|error: crate::types::InvalidOpId| format!("ERR {error}").into())
 }
 
 /// The text for a wrong number of arguments.
@@ -188,6 +207,7 @@ pub(super) fn begin(
     reply: &mut Vec<u8>,
 ) -> Handled {
     let resp3 = session.resp3;
+    session.track(&resolved.levels, shared);
     let mut call = Call { spec: resolved.spec, args: resolved.args, session, shared, levels: resolved.levels, wall };
     let mut writer = Writer::new(reply, resp3);
     (resolved.spec.handler)(&mut call, &mut writer)

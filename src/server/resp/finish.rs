@@ -3,6 +3,7 @@
 use super::decode::integer;
 use super::reply::{ErrorReply, Writer};
 use super::session::{LastWrite, Written};
+use crate::server::token;
 use crate::types::{ConsistencyLevel, Key, ReadReply, Response, Summary, WallTime};
 
 /// What TTL and its relatives report.
@@ -50,6 +51,8 @@ pub(super) enum Finish {
     Encoding,
     /// A number of keys.
     Count,
+    /// All values, their context, and when each ends.
+    Everything,
 }
 
 /// The node answered with something that is no answer to what it was asked.
@@ -135,9 +138,34 @@ impl Finish {
                 let Response::Count(keys) = response else { return Err(mismatch()) };
                 writer.integer(i64::try_from(keys).unwrap_or(i64::MAX));
             }
+            Finish::Everything => everything(read(response)?.as_ref(), now, writer),
         }
         Ok(())
     }
+}
+
+/// `values`, newest first; their `context`, or null where there is none; and in `ttl` for each
+/// value the milliseconds that it has left, -1 for ever.
+fn everything(found: Option<&ReadReply>, now: WallTime, writer: &mut Writer<'_>) {
+    let siblings = found.map_or(&[][..], |reply| reply.siblings.as_slice());
+    let count = siblings.len() + usize::from(found.is_some());
+    writer.map(3);
+    writer.bulk(b"values");
+    writer.array(count);
+    found.iter().for_each(|reply| writer.bulk(&reply.value));
+    siblings.iter().for_each(|sibling| writer.bulk(&sibling.value));
+    writer.bulk(b"context");
+    match found.map(|reply| &reply.context).filter(|context| !context.is_empty()) {
+        Some(context) => writer.bulk(token::of_context(context).as_bytes()),
+        None => writer.null(),
+    }
+    writer.bulk(b"ttl");
+    writer.array(count);
+    let ends = found.iter().map(|reply| reply.expires_at).chain(siblings.iter().map(|sibling| sibling.expires_at));
+    ends.for_each(|end| {
+        let left = end.map(|end| i64::try_from(end.0.saturating_sub(now.0)).unwrap_or(i64::MAX));
+        writer.integer(left.unwrap_or(-1));
+    });
 }
 
 /// Stored bytes: key, value, and the 64 that a version's stamp, expiry and checksum take.

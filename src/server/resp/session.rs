@@ -11,13 +11,14 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Shared;
-use super::ask::{Access, Answer, Asker, Levels};
+use super::ask::{Access, Answer, Asker, Levels, Tracker, look};
 use super::clients::Client;
 use super::decode::{Args, OwnedArgs};
 use super::finish::Finish;
 use super::reply::{ErrorReply, Writer};
 use super::table::Spec;
-use crate::types::{ConsistencyLevel, Expiry, Key, NamespaceId, Operation, Request, Stamp, WallTime};
+use crate::server::seen::Place;
+use crate::types::{ConsistencyLevel, Expiry, Key, MergePolicy, NamespaceId, Operation, Stamp, WallTime};
 
 /// Which replies a client wants (CLIENT REPLY).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +75,10 @@ pub(super) struct Session {
     /// Commands of an EXEC that are still to be run.
     pub replay: VecDeque<OwnedArgs>,
     pub last_write: LastWrite,
+    /// Where its keys are.
+    pub namespace: NamespaceId,
+    /// What it has seen, once it has asked for less than quorums.
+    pub tracker: Option<Tracker>,
 }
 
 impl Session {
@@ -89,12 +94,15 @@ impl Session {
             transaction: None,
             replay: VecDeque::new(),
             last_write: LastWrite::None,
+            namespace: NamespaceId::DEFAULT,
+            tracker: None,
         }
     }
 
     /// Back to how it began, as RESET has it.
     pub fn reset(&mut self, authenticated: bool) {
         *self.client.names() = Default::default();
+        self.client.track(None);
         *self = Session::new(Arc::clone(&self.client), authenticated);
         self.show();
     }
@@ -102,7 +110,28 @@ impl Session {
     /// The levels of this connection.
     pub fn levels(&self, timeout: Duration) -> Levels {
         let read = if self.readonly { Some(ConsistencyLevel::One) } else { self.read };
-        Levels { read: read.unwrap_or_default(), write: self.write.unwrap_or_default(), timeout }
+        Levels { read: read.unwrap_or_default(), write: self.write.unwrap_or_default(), timeout, op_id: None }
+    }
+
+    /// Begins to note what it sees, if a command asks for less than quorums.
+    pub fn track(&mut self, levels: &Levels, shared: &Shared) {
+        if self.tracker.is_some() || !levels.are_weak() {
+            return;
+        }
+        let tracker = Tracker::default();
+        let map = shared.backend.map();
+        // What it has written just before must not vanish because it now asks for less.
+        let written = match &self.last_write {
+            LastWrite::One(written) => std::slice::from_ref(written),
+            LastWrite::Many(written) => written.as_slice(),
+            LastWrite::None | LastWrite::AtLeast(_) => &[],
+        };
+        for written in written {
+            let place = Place::of_key(&map, &written.key, levels.write);
+            look(&tracker).note_write(place, written.stamp.dot, written.acknowledged);
+        }
+        self.client.track(Some(Arc::clone(&tracker)));
+        self.tracker = Some(tracker);
     }
 
     /// Whether the reply to the present command is not wanted, given what was wanted before it.
@@ -175,7 +204,7 @@ pub(super) struct Call<'a> {
 impl Call<'_> {
     /// The key at this place.
     pub fn key(&self, index: usize) -> Result<Key, ErrorReply> {
-        key(self.args.keep(index))
+        key(self.session.namespace, self.args.keep(index))
     }
 
     /// The keys from this place on, with a stride.
@@ -203,17 +232,24 @@ impl Call<'_> {
 
     /// Begins a request whose answer becomes the reply.
     pub fn ask(&self, access: Access, operation: Operation, finish: Finish) -> Handled {
-        let consistency = match access {
-            Access::Read => self.levels.read,
-            Access::Write => self.levels.write,
-        };
-        let request = Request { operation, consistency, timeout: Some(self.levels.timeout) };
-        Ok(Begun::Asked { answer: self.shared.backend.submit(request), finish, access })
+        let tracker = self.session.tracker.as_ref();
+        let answer = Answer::to(&*self.shared.backend, &self.levels, tracker, access, operation);
+        Ok(Begun::Asked { answer, finish, access })
     }
 
     /// For what needs several requests.
     pub fn asker(&self) -> Asker {
-        Asker { backend: Arc::clone(&self.shared.backend), levels: self.levels }
+        Asker {
+            backend: Arc::clone(&self.shared.backend),
+            levels: self.levels,
+            tracker: self.session.tracker.clone(),
+            namespace: self.session.namespace,
+        }
+    }
+
+    /// Whether the connection's namespace keeps concurrent values.
+    pub fn keeps_siblings(&self) -> bool {
+        self.shared.backend.map().policy(self.session.namespace) == MergePolicy::Siblings
     }
 
     /// Runs a command of several steps: `steps` writes the reply or returns an error.
@@ -264,7 +300,7 @@ impl Steps {
     }
 }
 
-/// A key of the namespace `default`.
-pub(super) fn key(bytes: Bytes) -> Result<Key, ErrorReply> {
-    Key::new(NamespaceId::DEFAULT, bytes).map_err(|error| ErrorReply(Cow::Owned(format!("ERR {error}"))))
+/// A key of a namespace.
+pub(super) fn key(namespace: NamespaceId, bytes: Bytes) -> Result<Key, ErrorReply> {
+    Key::new(namespace, bytes).map_err(|error| ErrorReply(Cow::Owned(format!("ERR {error}"))))
 }

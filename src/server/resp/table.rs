@@ -4,7 +4,7 @@
 //! client libraries route and retry by them.
 
 use super::commands::{
-    client, connection, expiry, introspect, keys, refused, scan, server, strings, transaction, wait,
+    client, connection, expiry, introspect, keys, refused, scan, server, strings, transaction, values, wait,
 };
 use super::reply::Writer;
 use super::session::{Call, Handled};
@@ -39,6 +39,8 @@ pub(super) const NO_MULTI: u16 = 1 << 12;
 pub(super) const HIDDEN: u16 = 1 << 13;
 /// Own: may destroy much.
 pub(super) const DANGEROUS: u16 = 1 << 14;
+/// Own: one write of one key, which an op-id can name.
+pub(super) const OP_ID: u16 = 1 << 15;
 
 /// What Redis calls the listed flags, in its order.
 pub(super) const FLAG_NAMES: [(u16, &str); 9] = [
@@ -175,7 +177,7 @@ pub(super) static TABLE: &[Spec] = &[
     hidden("fcall", refused::scripting),
     hidden("fcall_ro", refused::scripting),
     row("flushall", -1, WRITE | ALONE | DANGEROUS, NONE, "server", "1.0.0", scan::flush, "Deletes every key, if the configuration allows it."),
-    row("flushdb", -1, WRITE | ALONE | DANGEROUS, NONE, "server", "1.0.0", scan::flush, "Deletes every key, if the configuration allows it."),
+    row("flushdb", -1, WRITE | ALONE | DANGEROUS, NONE, "server", "1.0.0", scan::flush, "Deletes every key of the namespace, if the configuration allows it."),
     hidden("function", refused::scripting),
     row("get", 2, READ | VALUES, ONE, "string", "1.0.0", strings::get, "The value of a key."),
     row("getdel", 2, WRITE | FAST, ONE, "string", "6.2.0", refused::serial, "Reads and deletes. Not offered yet."),
@@ -189,6 +191,11 @@ pub(super) static TABLE: &[Spec] = &[
     row("incrbyfloat", 3, PUT | FAST, ONE, "string", "2.6.0", refused::serial, "Adds a fraction. Not offered yet."),
     row("info", -1, LOADING | STALE, NONE, "server", "1.0.0", server::info, "Tells about this node."),
     row("keys", 2, READONLY | ALONE | DANGEROUS, NONE, "generic", "1.0.0", scan::keys, "All keys that match a pattern, if they are not too many."),
+    row("kv.del", -2, WRITE | OP_ID, ONE, "generic", "0.1.0", values::del, "Deletes what its context has seen, or what there is."),
+    row("kv.get", 2, READ | VALUES, ONE, "string", "0.1.0", values::get, "All concurrent values of a key, and their context."),
+    row("kv.namespace", -1, CONN | NO_MULTI, NONE, "connection", "0.1.0", connection::namespace, "Says or chooses the namespace of this connection."),
+    row("kv.put", -3, PUT | OP_ID, ONE, "string", "0.1.0", values::put, "Writes a value in place of what its context has seen."),
+    row("kv.resolve", 3, WRITE, ONE, "generic", "0.1.0", values::resolve, "Whether the write of an op-id was applied; if not, it never will be."),
     row("kv.with", -2, 0, NONE, "generic", "0.1.0", connection::with, "Runs the command that follows with its own levels and timeout."),
     row("memory", -2, READONLY, NONE, "server", "4.0.0", keys::memory, "The stored bytes of a key (USAGE)."),
     row("mget", -2, READ | VALUES, EVERY, "string", "1.0.0", strings::mget, "The values of several keys."),
@@ -203,7 +210,7 @@ pub(super) static TABLE: &[Spec] = &[
     row("pexpiretime", 2, READ, ONE, "generic", "7.0.0", expiry::pexpiretime, "The millisecond since 1970 at which a value ends."),
     row("ping", -1, FAST, NONE, "connection", "1.0.0", connection::ping, "Answers PONG, or what was said."),
     hidden("post", connection::foreign),
-    row("psetex", 4, PUT, ONE, "string", "2.6.0", strings::psetex, "Writes a value that ends after so many milliseconds."),
+    row("psetex", 4, PUT | OP_ID, ONE, "string", "2.6.0", strings::psetex, "Writes a value that ends after so many milliseconds."),
     hidden("psubscribe", refused::pubsub),
     row("pttl", 2, READ, ONE, "generic", "2.6.0", expiry::pttl, "The milliseconds that a value has left."),
     hidden("publish", refused::pubsub),
@@ -220,8 +227,8 @@ pub(super) static TABLE: &[Spec] = &[
     row("scan", -2, READONLY | ALONE, NONE, "generic", "2.8.0", scan::scan, "Walks over the keys, page by page."),
     hidden("script", refused::scripting),
     row("select", 2, TALK | ALONE, NONE, "connection", "1.0.0", connection::select, "There is database 0."),
-    row("set", -3, PUT, ONE, "string", "1.0.0", strings::set, "Writes a value."),
-    row("setex", 4, PUT, ONE, "string", "2.0.0", strings::setex, "Writes a value that ends after so many seconds."),
+    row("set", -3, PUT | OP_ID, ONE, "string", "1.0.0", strings::set, "Writes a value."),
+    row("setex", 4, PUT | OP_ID, ONE, "string", "2.0.0", strings::setex, "Writes a value that ends after so many seconds."),
     row("setnx", 3, PUT | FAST, ONE, "string", "1.0.0", refused::serial, "Writes where nothing is. Not offered yet."),
     row("setrange", 4, PUT, ONE, "string", "2.2.0", refused::serial, "Writes a part of a value. Not offered yet."),
     hidden("ssubscribe", refused::pubsub),

@@ -9,18 +9,17 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use super::ask::{Access, AskError, Levels, error_reply};
+use super::ask::{Access, Answer, AskError, Levels, error_reply};
 use super::decode::Args;
 use super::finish::Finish;
 use super::reply::Writer;
 use super::session::{Completed, LastWrite, Work};
 use super::table::{ALONE, Spec, VALUES, WRITE};
-use crate::types::{Moment, Outcome, WallTime, limits};
+use crate::types::{Moment, WallTime, limits};
 
 /// What commands under way may weigh together.
 pub(super) const WIDTH: usize = limits::RESP_PIPELINE;
@@ -61,7 +60,7 @@ pub(super) enum Progress {
     /// It is the reply already.
     Reply(Vec<u8>),
     Asked {
-        answer: tokio::sync::oneshot::Receiver<Outcome>,
+        answer: Answer,
         finish: Finish,
         access: Access,
     },
@@ -245,14 +244,9 @@ impl Window {
         let response = match &mut front.progress {
             Progress::Reply(_) | Progress::Completed(_) => None,
             Progress::Working(_) => return Poll::Pending,
-            // The answer is mostly there already, and then needs no waker.
-            Progress::Asked { answer, .. } => match answer.try_recv() {
-                Ok(outcome) => Some(outcome.map_err(AskError::Failed)),
-                Err(tokio::sync::oneshot::error::TryRecvError::Closed) => Some(Err(AskError::Stopped)),
-                Err(tokio::sync::oneshot::error::TryRecvError::Empty) => match Pin::new(answer).poll(context) {
-                    Poll::Ready(answer) => Some(super::ask::settle(answer)),
-                    Poll::Pending => return Poll::Pending,
-                },
+            Progress::Asked { answer, .. } => match answer.poll_settled(context) {
+                Poll::Ready(answer) => Some(answer),
+                Poll::Pending => return Poll::Pending,
             },
         };
         let pending = self.pop();

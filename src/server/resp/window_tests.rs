@@ -7,10 +7,14 @@ use tokio::sync::oneshot;
 use super::super::decode::{DecodeLimits, Decoded, Decoder};
 use super::super::table::find;
 use super::*;
-use crate::types::{ConsistencyLevel, ReadReply, Response, limits};
+use crate::types::{ConsistencyLevel, Outcome, ReadReply, Response, limits};
 
-const LEVELS: Levels =
-    Levels { read: ConsistencyLevel::Quorum, write: ConsistencyLevel::Quorum, timeout: Duration::from_millis(500) };
+const LEVELS: Levels = Levels {
+    read: ConsistencyLevel::Quorum,
+    write: ConsistencyLevel::Quorum,
+    timeout: Duration::from_millis(500),
+    op_id: None,
+};
 
 fn claim(window: &Window, command: &str) -> Claim {
     let line = format!("{command}\r\n").into_bytes();
@@ -31,7 +35,7 @@ fn push(window: &mut Window, command: &str, progress: Progress) {
 
 fn asked() -> (Progress, oneshot::Sender<Outcome>) {
     let (sender, answer) = oneshot::channel();
-    (Progress::Asked { answer, finish: Finish::Value, access: Access::Read }, sender)
+    (Progress::Asked { answer: answer.into(), finish: Finish::Value, access: Access::Read }, sender)
 }
 
 fn poll(window: &mut Window) -> Option<String> {
@@ -89,7 +93,13 @@ fn places_are_free_again_once_the_reply_is_written() {
     second_answer.send(Ok(Response::Read(None))).expect("it is awaited");
     assert_eq!(poll(&mut window), None, "the first is still under way");
     let stamp = super::super::finish::test_stamp();
-    let reply = ReadReply { value: Bytes::from_static(b"v"), stamp, expires_at: None };
+    let reply = ReadReply {
+        value: Bytes::from_static(b"v"),
+        stamp,
+        expires_at: None,
+        siblings: Vec::new(),
+        context: Default::default(),
+    };
     first_answer.send(Ok(Response::Read(Some(reply)))).expect("it is awaited");
     assert_eq!(poll(&mut window).as_deref(), Some("$1\r\nv\r\n"));
     assert!(!window.admits(&write), "the second reader has not been answered");

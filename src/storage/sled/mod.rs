@@ -4,34 +4,40 @@
 //! of the process, and its large values go to files that nothing syncs.
 //! Invariant: an operation on a tree is one entry of sled's log, and sled recovers an
 //! exact prefix of its log. So order is all that is needed: pieces of a value before the
-//! record that names them, the removal of old pieces after it, and the group's commit
-//! entry last. `flush` and then `fdatasync` on a handle of our own make the prefix
+//! record that names them, the removal of old pieces after it, the group's log entry
+//! first and its commit entry last. `flush` and then `fdatasync` on a handle of our own make the prefix
 //! durable.
 //! Source: EVIDENCE, sled; sled's `pagecache/iobuf.rs` and `segment.rs`.
 
 mod schema;
 mod tally;
 mod open;
+mod restore;
 mod self_test;
+mod plan;
+mod collect;
 mod write;
 mod read;
+mod pull;
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 
 use crate::types::{
-    Applied, CommitNumber, Key, Mutation, NamespaceId, Partition, PartitionCount, ScanRange, ScanResult, Stamp,
-    Summary, Timestamp, Version,
+    Applied, CommitNumber, Coverage, Digest, Key, LocalHistory, Mutation, NamespaceId, Partition, PartitionCount,
+    Pulled, Record, ScanRange, ScanResult, Stamp, Timestamp, VersionVector,
 };
 
-use super::{Recovered, Storage, StorageError};
+use super::log::Log;
+use super::{Held, Recovered, Storage, StorageError};
 
 use read::Truncations;
 use tally::Tally;
-use write::Writer;
+use write::{Dirty, Writer};
 
 /// Below the store's directory: where sled's files lie.
 pub(super) const DATA_DIRECTORY: &str = "sled";
@@ -69,8 +75,16 @@ pub struct SledStorage {
 struct Core {
     records: ::sled::Tree,
     chunks: ::sled::Tree,
+    log_entries: ::sled::Tree,
+    expiries: ::sled::Tree,
+    claims: ::sled::Tree,
     meta: ::sled::Tree,
     truncations: RwLock<Truncations>,
+    /// Never held while sled works.
+    log: RwLock<Log>,
+    /// Looked at after a read, filled before a write and emptied after a sync.
+    dirty: Mutex<Dirty>,
+    discarded: AtomicU64,
     partitions: PartitionCount,
     tally: Tally,
     /// Our own handle on the file that sled writes to.
@@ -101,6 +115,16 @@ impl Core {
     fn truncation(&self, partition: Partition, namespace: NamespaceId) -> Option<Stamp> {
         let truncations = self.truncations.read().unwrap_or_else(PoisonError::into_inner);
         truncations.get(&(partition, namespace)).copied()
+    }
+}
+
+impl Core {
+    fn log(&self) -> RwLockReadGuard<'_, Log> {
+        self.log.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn log_mut(&self) -> RwLockWriteGuard<'_, Log> {
+        self.log.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -136,16 +160,33 @@ impl Storage for SledStorage {
         result.inspect_err(|error| self.core.fail(error))
     }
 
-    fn read(&self, partition: Partition, key: &Key) -> Result<Option<Version>, StorageError> {
+    fn read(&self, partition: Partition, key: &Key) -> Result<Held<Record>, StorageError> {
         self.core.guarded(|| self.core.read(partition, key))
     }
 
-    fn head(&self, partition: Partition, key: &Key) -> Result<Option<Summary>, StorageError> {
+    fn head(&self, partition: Partition, key: &Key) -> Result<Held<Digest>, StorageError> {
         self.core.guarded(|| self.core.head(partition, key))
     }
 
     fn scan(&self, range: ScanRange) -> Result<ScanResult, StorageError> {
         self.core.guarded(|| self.core.scan(range))
+    }
+
+    fn covers(&self, partition: Partition, dots: &VersionVector) -> bool {
+        self.core.log().applied(partition).covers_all(dots)
+    }
+
+    fn coverage(&self, since: CommitNumber) -> (CommitNumber, Vec<Coverage>) {
+        let log = self.core.log();
+        (log.commit(), log.coverage(since))
+    }
+
+    fn pull(&self, partition: Partition, wanted: &VersionVector) -> Result<Pulled, StorageError> {
+        self.core.guarded(|| self.core.pull(partition, wanted))
+    }
+
+    fn history(&self, partition: Partition, key: &Key) -> Result<LocalHistory, StorageError> {
+        self.core.guarded(|| self.core.history(partition, key))
     }
 
     /// About, until the keys were counted after the store was opened; exact then.
@@ -158,8 +199,16 @@ impl Storage for SledStorage {
         self.core.disk_bytes().unwrap_or(0)
     }
 
+    fn discarded(&self) -> u64 {
+        self.core.discarded.load(Ordering::Relaxed)
+    }
+
+    fn log_length(&self) -> u64 {
+        self.core.log().length()
+    }
+
     fn recovered(&self) -> Recovered {
-        self.recovered
+        self.recovered.clone()
     }
 }
 
@@ -183,3 +232,7 @@ impl Drop for SledStorage {
 #[cfg(test)]
 #[path = "sled_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "crash_tests.rs"]
+mod crash_tests;

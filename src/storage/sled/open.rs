@@ -3,22 +3,27 @@
 //! Invariant: a store that can be found under its name is whole. A new one is made under
 //! another name and renamed once everything in it is durable.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::types::limits;
+use crate::ambient;
+use crate::types::{NodeId, PeerMemory, Stamp, StoreId, VersionVector, limits};
 
+use super::super::log::Log;
 use super::super::{Recovered, StorageError, files, incarnation};
+use super::plan::{Planner, Seen};
 use super::read::Truncations;
-use super::schema::{self, Body, CommitEntry, Record, Tree, Unfinished};
+use super::schema::{self, CommitEntry, StoredRecord, Tree, Unfinished};
 use super::tally::Tally;
-use super::write::Writer;
+use super::write::{Dirty, Writer};
 use super::{Core, DATA_DIRECTORY, SledOptions, SledStorage, engine, guarded, self_test};
 
 const LOCK_FILE: &str = "lock";
@@ -74,7 +79,8 @@ fn create(options: &SledOptions, data_directory: &Path) -> Result<(), StorageErr
     self_test::fill_a_leaf(&database, &unfinished)?;
     let meta = database.open_tree(Tree::Meta.name()).map_err(engine)?;
     let mut value = Vec::new();
-    schema::encode_format(&mut value, options.partitions);
+    let store = StoreId(u128::from_le_bytes(ambient::seed()));
+    schema::encode_format(&mut value, options.partitions, store);
     meta.insert(schema::FORMAT_KEY, value.as_slice()).map_err(engine)?;
     CommitEntry::default().encode(&mut value);
     meta.insert(schema::COMMIT_KEY, value.as_slice()).map_err(engine)?;
@@ -124,56 +130,80 @@ fn open(options: &SledOptions, data_directory: &Path, lock: File) -> Result<Sled
     remove_half_written_snapshots(data_directory)?;
     let database = open_database(options, data_directory)?;
     let tree = |tree: Tree| database.open_tree(tree.name()).map_err(engine);
-    let (records, chunks, meta) = (tree(Tree::Records)?, tree(Tree::Chunks)?, tree(Tree::Meta)?);
+    let (records, meta) = (tree(Tree::Records)?, tree(Tree::Meta)?);
     let path = data_directory.join("db");
     let file = File::open(&path).map_err(StorageError::file(&path, "open"))?;
 
-    let entry = read_meta(&meta, options, data_directory)?;
+    let (store, entry) = read_meta(&meta, options, data_directory)?;
     let truncations = read_truncations(&meta)?;
     let uncounted = if records.is_empty() { None } else { Some(options.partitions.all()) };
     let tally = Tally::new(uncounted.into_iter().flatten(), entry.live_keys);
-    let core = Arc::new(Core {
+    let core = Core {
         records,
-        chunks,
+        chunks: tree(Tree::Chunks)?,
+        log_entries: tree(Tree::Log)?,
+        expiries: tree(Tree::Expiries)?,
+        claims: tree(Tree::Claims)?,
         meta,
-        truncations: RwLock::new(truncations),
+        truncations: RwLock::new(truncations.clone()),
+        log: RwLock::new(Log::default()),
+        dirty: Mutex::new(Dirty::default()),
+        discarded: AtomicU64::new(0),
         partitions: options.partitions,
         tally,
         file,
         data_directory: data_directory.to_owned(),
         failed: OnceLock::new(),
-    });
+    };
     self_test::run(&core)?;
     core.finish_chunks()?;
+    let entry = core.cut_incomplete_group(entry)?;
+    let checkpointed = core.restore_log(entry.commit)?;
+    let peers = read_peers(&core.meta)?;
     core.flush_and_sync()?;
     // sled has written a snapshot of its own, and renamed it without syncing the name.
     files::sync_tree(data_directory)?;
 
+    let seen =
+        |(partition, vector, horizon): (_, &VersionVector, _)| (partition, Seen { vector: vector.clone(), horizon });
+    let seen = core.log().partitions().map(seen).collect();
+    let planner = Planner { seen, truncations };
+    let core = Arc::new(core);
     let counting = count_in_background(&core)?;
     Ok(SledStorage {
         core,
         database: Some(database),
-        writer: Mutex::new(Writer::new(entry)),
+        writer: Mutex::new(Writer::new(entry, planner, checkpointed)),
         counting: Some(counting),
-        recovered: Recovered { commit: entry.commit, clock: entry.clock },
+        recovered: Recovered { store, commit: entry.commit, clock: entry.clock, peers },
         lock,
     })
 }
 
-fn read_meta(meta: &::sled::Tree, options: &SledOptions, path: &Path) -> Result<CommitEntry, StorageError> {
+fn read_meta(meta: &::sled::Tree, options: &SledOptions, path: &Path) -> Result<(StoreId, CommitEntry), StorageError> {
     let get = |key: &[u8]| {
         let stored = meta.get(key).map_err(engine)?;
         stored.ok_or_else(|| Tree::Meta.corrupt(key, "nothing there, although the store was made"))
     };
     let incompatible = |what: String| StorageError::Incompatible { path: path.to_owned(), what };
-    let partitions = schema::decode_format(&get(schema::FORMAT_KEY)?)?.map_err(incompatible)?;
+    let (partitions, store) = schema::decode_format(&get(schema::FORMAT_KEY)?)?.map_err(incompatible)?;
     if partitions != options.partitions {
         let (made, asked) = (partitions.get(), options.partitions.get());
         return Err(incompatible(format!(
             "the store was made for {made} partitions and cannot be used with {asked}: set the number back"
         )));
     }
-    CommitEntry::decode(&get(schema::COMMIT_KEY)?)
+    Ok((store, CommitEntry::decode(&get(schema::COMMIT_KEY)?)?))
+}
+
+fn read_peers(meta: &::sled::Tree) -> Result<BTreeMap<NodeId, PeerMemory>, StorageError> {
+    let mut peers = BTreeMap::new();
+    for item in meta.scan_prefix(schema::PEER_PREFIX) {
+        let (key, stored) = item.map_err(engine)?;
+        let (node, memory) = schema::decode_peer(&key, &stored)?;
+        peers.insert(node, memory);
+    }
+    Ok(peers)
 }
 
 fn read_truncations(meta: &::sled::Tree) -> Result<Truncations, StorageError> {
@@ -191,15 +221,16 @@ impl Core {
     fn finish_chunks(&self) -> Result<(), StorageError> {
         let Some(stored) = self.meta.get(schema::UNFINISHED_KEY).map_err(engine)? else { return Ok(()) };
         let unfinished = Unfinished::decode(&stored)?;
-        let kept = match self.records.get(&unfinished.record_key).map_err(engine)? {
-            None => None,
+        let kept: Vec<Stamp> = match self.records.get(&unfinished.record_key).map_err(engine)? {
+            None => Vec::new(),
             Some(stored) => {
-                let record = Record::decode(&unfinished.record_key, &stored)?;
-                matches!(record.body, Body::Chunked(_)).then_some(record.stamp)
+                let record = StoredRecord::decode(&unfinished.record_key, &stored)?.record;
+                let chunked = record.versions().iter().filter(|cell| cell.chunked().is_some());
+                chunked.map(|cell| cell.stamp).collect()
             }
         };
         for (stamp, bytes) in unfinished.versions {
-            if Some(stamp) != kept {
+            if !kept.contains(&stamp) {
                 self.remove_chunks(&unfinished.record_key, &stamp, bytes)?;
             }
         }

@@ -2,15 +2,19 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::sync::PoisonError;
 
 use bytes::Bytes;
 
 use crate::types::{
-    Content, Key, NamespaceId, Partition, ScanEntry, ScanRange, ScanResult, Stamp, Summary, Token, Version, limits,
+    Content, Digest, Key, NamespaceId, Partition, Record, ScanEntry, ScanRange, ScanResult, Stamp, Token, Version,
+    limits,
 };
 
-use super::super::{SCAN_EXAMINED_KEYS, StorageError};
-use super::schema::{self, Body, Record, RecordKeyParts, Tree};
+use super::super::verdict::outlived;
+use super::super::{Held, SCAN_EXAMINED_KEYS, StorageError};
+use super::plan::{counts_as_live, digest};
+use super::schema::{self, Body, Cell, RecordKeyParts, StoredRecord, Tree};
 use super::tally::{Count, Counts};
 use super::{Core, engine};
 
@@ -19,27 +23,66 @@ const COUNT_STEP: usize = 1_024;
 
 impl Core {
     /// See [`super::super::Storage::read`].
-    pub(super) fn read(&self, partition: Partition, key: &Key) -> Result<Option<Version>, StorageError> {
+    pub(super) fn read(&self, partition: Partition, key: &Key) -> Result<Held<Record>, StorageError> {
+        let record_key = self.record_key(partition, key);
+        let found = self.read_visible(&record_key, true)?;
+        if let Some((long_key, _)) = &found {
+            check_long_key(&record_key, long_key.as_deref(), key)?;
+        }
+        // Only now, so that what was read was written before this is looked at.
+        let durable = !self.is_dirty(partition, key, &record_key);
+        Ok(Held { what: found.map(|(_, record)| record), durable })
+    }
+
+    /// The record under a record's key, whatever was truncated, with the key if it is long.
+    pub(super) fn read_stored(&self, record_key: &[u8]) -> Result<Option<(Option<Bytes>, Record)>, StorageError> {
+        self.read_visible(record_key, false)
+    }
+
+    fn read_visible(
+        &self,
+        record_key: &[u8],
+        truncated: bool,
+    ) -> Result<Option<(Option<Bytes>, Record)>, StorageError> {
+        let parts = RecordKeyParts::decode(record_key)?;
+        loop {
+            let Some(stored) = self.records.get(record_key).map_err(engine)? else { return Ok(None) };
+            let StoredRecord { long_key, record } = StoredRecord::decode(record_key, &stored)?;
+            let truncation = if truncated { self.truncation(parts.partition, parts.namespace) } else { None };
+            let mut failed = None;
+            let record = schema::map_record(outlived(record, truncation, Cell::of_truncation), |cell| {
+                let content = match cell.body {
+                    Body::Tombstone => Content::Tombstone,
+                    Body::Inline(value) => Content::Value(Bytes::copy_from_slice(&value)),
+                    Body::Chunked(_) if failed.is_some() => Content::Tombstone,
+                    Body::Chunked(bytes) => match self.read_chunks(record_key, &cell.stamp, bytes) {
+                        Ok(value) => Content::Value(value),
+                        Err(error) => {
+                            failed = Some(error);
+                            Content::Tombstone
+                        }
+                    },
+                };
+                Version { stamp: cell.stamp, expires_at: cell.expires_at, content }
+            });
+            match failed {
+                None => return Ok(Some((long_key.map(Bytes::copy_from_slice), record))),
+                // The pieces go when the record is replaced: look again if it was.
+                Some(_) if self.records.get(record_key).map_err(engine)?.as_ref() != Some(&stored) => {}
+                Some(error) => return Err(error),
+            }
+        }
+    }
+
+    fn record_key(&self, partition: Partition, key: &Key) -> Vec<u8> {
         let mut record_key = Vec::with_capacity(schema::RECORD_PREFIX_BYTES + key.bytes().len());
         schema::record_key(&mut record_key, partition, key);
-        loop {
-            let Some(stored) = self.records.get(&record_key).map_err(engine)? else { return Ok(None) };
-            let record = decode_as(&record_key, key, &stored)?;
-            if let Some(stamp) = self.truncation(partition, key.namespace()).filter(|stamp| record.stamp <= *stamp) {
-                return Ok(Some(Version { stamp, expires_at: None, content: Content::Tombstone }));
-            }
-            let content = match record.body {
-                Body::Tombstone => Content::Tombstone,
-                Body::Inline(value) => Content::Value(Bytes::copy_from_slice(value)),
-                Body::Chunked(bytes) => match self.read_chunks(&record_key, &record.stamp, bytes) {
-                    Ok(value) => Content::Value(value),
-                    // The pieces go when the record is replaced: look again if it was.
-                    Err(_) if self.records.get(&record_key).map_err(engine)?.as_ref() != Some(&stored) => continue,
-                    Err(error) => return Err(error),
-                },
-            };
-            return Ok(Some(Version { stamp: record.stamp, expires_at: record.expires_at, content }));
-        }
+        record_key
+    }
+
+    fn is_dirty(&self, partition: Partition, key: &Key, record_key: &[u8]) -> bool {
+        let dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+        dirty.has_record(record_key) || dirty.has_truncation(partition, key.namespace())
     }
 
     fn read_chunks(&self, record_key: &[u8], stamp: &Stamp, bytes: usize) -> Result<Bytes, StorageError> {
@@ -57,12 +100,18 @@ impl Core {
     }
 
     /// See [`super::super::Storage::head`].
-    pub(super) fn head(&self, partition: Partition, key: &Key) -> Result<Option<Summary>, StorageError> {
-        let mut record_key = Vec::with_capacity(schema::RECORD_PREFIX_BYTES + key.bytes().len());
-        schema::record_key(&mut record_key, partition, key);
-        let Some(stored) = self.records.get(&record_key).map_err(engine)? else { return Ok(None) };
-        let summary = decode_as(&record_key, key, &stored)?.summary();
-        Ok(Some(outranked(summary, self.truncation(partition, key.namespace()))))
+    pub(super) fn head(&self, partition: Partition, key: &Key) -> Result<Held<Digest>, StorageError> {
+        let record_key = self.record_key(partition, key);
+        let what = match self.records.get(&record_key).map_err(engine)? {
+            None => None,
+            Some(stored) => {
+                let StoredRecord { long_key, record } = StoredRecord::decode(&record_key, &stored)?;
+                check_long_key(&record_key, long_key, key)?;
+                let truncation = self.truncation(partition, key.namespace());
+                Some(digest(&outlived(record, truncation, Cell::of_truncation)))
+            }
+        };
+        Ok(Held { what, durable: !self.is_dirty(partition, key, &record_key) })
     }
 
     /// See [`super::super::Storage::scan`].
@@ -86,12 +135,12 @@ impl Core {
             if parts.namespace != range.namespace {
                 continue;
             }
-            let record = Record::decode(&record_key, &stored)?;
-            let key = record.long_key.unwrap_or(parts.rest);
-            group.unsorted |= record.long_key.is_some();
+            let StoredRecord { long_key, record } = StoredRecord::decode(&record_key, &stored)?;
+            let key = long_key.unwrap_or(parts.rest);
+            group.unsorted |= long_key.is_some();
             bytes += key.len();
-            let summary = outranked(record.summary(), truncation);
-            entries.push(ScanEntry { key: Bytes::copy_from_slice(key), summary });
+            let digest = digest(&outlived(record, truncation, Cell::of_truncation));
+            entries.push(ScanEntry { key: Bytes::copy_from_slice(key), digest });
         }
         group.close(&mut entries);
         Ok(ScanResult { entries, next: None })
@@ -114,9 +163,11 @@ impl Core {
             }
             let (record_key, stored) = item.map_err(engine)?;
             let namespace = RecordKeyParts::decode(&record_key)?.namespace;
-            let record = Record::decode(&record_key, &stored)?;
-            let truncated = self.truncation(partition, namespace).is_some_and(|stamp| record.stamp <= stamp);
-            Count::add(&mut counts, namespace, record.stamp, record.body != Body::Tombstone && !truncated);
+            let record = StoredRecord::decode(&record_key, &stored)?.record;
+            let live = counts_as_live(&record, self.truncation(partition, namespace));
+            if let Some(newest) = record.newest_stamp() {
+                Count::add(&mut counts, namespace, newest, live);
+            }
         }
         Ok(Some(counts))
     }
@@ -148,19 +199,10 @@ impl Group {
     }
 }
 
-fn decode_as<'a>(record_key: &[u8], key: &Key, stored: &'a [u8]) -> Result<Record<'a>, StorageError> {
-    let record = Record::decode(record_key, stored)?;
-    match record.long_key {
-        Some(long_key) if long_key != key.bytes() => Err(Tree::Records.corrupt(record_key, "another long key")),
-        _ => Ok(record),
-    }
-}
-
-/// A version, or the truncation that covers it.
-fn outranked(summary: Summary, truncation: Option<Stamp>) -> Summary {
-    match truncation {
-        Some(stamp) if summary.stamp <= stamp => Summary { stamp, expires_at: None, value_bytes: None },
-        _ => summary,
+fn check_long_key(record_key: &[u8], long_key: Option<&[u8]>, key: &Key) -> Result<(), StorageError> {
+    match long_key == schema::long_key(key.bytes()) {
+        true => Ok(()),
+        false => Err(Tree::Records.corrupt(record_key, "another long key")),
     }
 }
 

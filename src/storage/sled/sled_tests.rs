@@ -3,7 +3,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use crate::types::{Actor, Content, Counter, Dot, Incarnation, NodeId, Timestamp, limits};
+use crate::types::{Actor, Content, Counter, Dot, Incarnation, NodeId, Timestamp, Version, limits};
 
 use super::schema::Unfinished;
 use super::*;
@@ -31,7 +31,7 @@ fn partition(key: &Key) -> Partition {
 fn put(key: &Key, number: u64, bytes: usize) -> Mutation {
     let content = Content::Value(Bytes::from(vec![number as u8; bytes]));
     let version = Version { stamp: stamp(number), expires_at: None, content };
-    Mutation::Record { partition: partition(key), key: key.clone(), version }
+    Mutation::Record { partition: partition(key), key: key.clone(), record: Record::Last(version) }
 }
 
 fn record_key(key: &Key) -> Vec<u8> {
@@ -79,16 +79,16 @@ fn what_is_damaged_in_any_tree_is_an_error_and_never_served() {
     core.records.insert(record_key(&large), good).expect("sled works");
     assert!(is_corrupt(&large));
     storage.core.records.remove(record_key(&large)).expect("sled works");
-    storage.apply(&[put(&large, 2, LARGE)], Timestamp(1)).expect("it works");
+    storage.apply(&[put(&large, 3, LARGE)], Timestamp(1)).expect("it works");
     assert!(!is_corrupt(&large));
 
-    let chunk = schema::chunk_key(&record_key(&large), &stamp(2), 1);
+    let chunk = schema::chunk_key(&record_key(&large), &stamp(3), 1);
     let good = damage(&core.chunks, &chunk);
     assert!(is_corrupt(&large));
     assert!(storage.head(partition(&large), &large).is_ok(), "a head reads no chunks");
     core.chunks.remove(chunk).expect("sled works");
     assert!(is_corrupt(&large), "a missing chunk");
-    let other = schema::chunk_key(&record_key(&large), &stamp(2), 0);
+    let other = schema::chunk_key(&record_key(&large), &stamp(3), 0);
     let first = core.chunks.get(other).expect("sled works").expect("it is there");
     core.chunks.insert(chunk, first).expect("sled works");
     assert!(is_corrupt(&large), "the right bytes in the wrong place");
@@ -147,8 +147,8 @@ fn replaced_chunks_are_removed_and_half_written_ones_at_the_next_start() {
     drop(storage);
     let storage = open(directory.path()).expect("it opens");
     assert_eq!(storage.core.chunks.len(), 4);
-    let version = storage.read(partition(&large), &large).expect("it works").expect("it is there");
-    assert_eq!(version.summary().value_bytes, Some(LARGE as u32));
+    let held = storage.read(partition(&large), &large).expect("it works");
+    assert_eq!(held.what.expect("it is there").value_bytes(), LARGE);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn what_a_kill_leaves_behind_does_not_hinder_the_next_start() {
     let snapshot = directory.path().join("sled/snap.7FFFFFFFFFFFFFFF.generating");
     fs::write(&snapshot, "half a snapshot").expect("it can be written");
     let storage = open(directory.path()).expect("it opens");
-    assert!(storage.read(partition(&key("k")), &key("k")).expect("it works").is_some());
+    assert!(storage.read(partition(&key("k")), &key("k")).expect("it works").what.is_some());
     assert!(!snapshot.exists());
 }
 
@@ -181,11 +181,45 @@ fn files_for_large_values_stop_the_store() {
             storage.core.check_for_blobs().expect("no files for large pages, even so");
         }
     }
-    storage.apply(&[put(&key("large"), 1, LARGE)], Timestamp(1)).expect("it works");
+    storage.apply(&[put(&key("large"), 1_000, LARGE)], Timestamp(1)).expect("it works");
     fs::write(&blob, "sled would have written this").expect("it can be written");
     assert!(matches!(storage.sync(), Err(StorageError::Engine(_))));
     assert!(storage.apply(&[], Timestamp(2)).is_err(), "and from then on nothing is durable");
     assert!(storage.sync().is_err());
+}
+
+#[test]
+fn records_with_as_many_siblings_as_there_may_be_make_no_files() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let storage = open(directory.path()).expect("it opens");
+    let version = |key: u64, number: u64, bytes: usize| {
+        let node = NodeId::new(u32::MAX - number as u32).expect("not zero");
+        let incarnation = Incarnation(u64::MAX - key);
+        let dot = Dot { actor: Actor { node, incarnation }, counter: Counter(u64::MAX - 9) };
+        let stamp = Stamp { timestamp: Timestamp(u64::MAX), dot };
+        Version { stamp, expires_at: None, content: Content::Value(vec![number as u8; bytes].into()) }
+    };
+    for number in 0..40 {
+        let key = key(&format!("{{t}}{number}"));
+        // Each value is short enough until the others come.
+        for (begin, bytes) in [(0, 30_000), (1, 2_000), (9, 140)] {
+            let end = if begin == 9 { limits::RECORD_VERSIONS as u64 } else { begin * 8 + 1 };
+            let versions = (begin..end).map(|index| version(number, index, bytes)).collect();
+            let record =
+                Record::Siblings(crate::types::Siblings::new(versions, crate::types::CausalContext::default()));
+            let mutation = Mutation::Record { partition: partition(&key), key: key.clone(), record };
+            storage.apply(&[mutation], Timestamp(1)).expect("it works");
+        }
+        if number % 10 == 9 {
+            storage.sync().expect("it works");
+            storage.core.check_for_blobs().expect("no files for large pages");
+        }
+        let record = storage.read(partition(&key), &key).expect("it works").what.expect("it is there");
+        assert_eq!(record.versions().len(), limits::RECORD_VERSIONS);
+        assert_eq!(record.value_bytes(), 30_000 + 8 * 2_000 + (limits::RECORD_VERSIONS - 9) * 140);
+        assert!(storage.core.records.get(record_key(&key)).expect("sled works").expect("there").len() < 80_000);
+    }
+    assert_eq!(storage.core.chunks.len(), 40 * 9);
 }
 
 #[test]
@@ -248,4 +282,49 @@ fn a_count_that_is_disturbed_for_ever_holds_the_writers_up_in_the_end() {
         tally.run(scan).expect("no scan failed");
     });
     assert_eq!((scans, tally.total()), (4, 3));
+}
+
+/// Not a test: prints what a mutation takes in the log, and what reading the log back costs.
+#[test]
+#[ignore = "a measurement"]
+fn what_the_log_costs() {
+    let count: u64 = std::env::var("DOGSLED_LOG_ITEMS").map_or(100_000, |text| text.parse().expect("a number"));
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let partitions = PartitionCount::new(256).expect("a power of two");
+    let options = SledOptions { directory: directory.path().to_owned(), cache_bytes: 256 << 20, partitions };
+    let storage = SledStorage::open(&options).expect("it opens");
+    let mut counters = vec![[0; 3]; 256];
+    let begun = crate::ambient::moment();
+    let mut number = 0u64;
+    while number < count {
+        let group: Vec<Mutation> = (0..128)
+            .map(|_| {
+                number += 1;
+                let key = key(&format!("user:{number:011}"));
+                let partition = partitions.partition_of(key.token());
+                let node = number as usize % 3;
+                let counter = &mut counters[usize::from(partition.0)][node];
+                *counter += 1;
+                let node = NodeId::new(node as u32 + 1).expect("not zero");
+                let dot = Dot { actor: Actor { node, incarnation: Incarnation(5) }, counter: Counter(*counter) };
+                let timestamp = Timestamp((1_800_000_000_000 << 16) + (number << 13));
+                let content = Content::Value(Bytes::from_static(b"v"));
+                let version = Version { stamp: Stamp { timestamp, dot }, expires_at: None, content };
+                Mutation::Record { partition, key, record: Record::Last(version) }
+            })
+            .collect();
+        storage.apply(&group, Timestamp(number)).expect("it works");
+    }
+    storage.sync().expect("it works");
+    let applied = crate::ambient::moment().since(begun);
+    let bytes: usize = storage.core.log_entries.iter().map(|item| item.expect("sled works").1.len()).sum();
+    eprintln!("{number} mutations applied in {applied:?}; {:.1} bytes each in the log", bytes as f64 / number as f64);
+    drop(storage);
+    let begun = crate::ambient::moment();
+    let storage = SledStorage::open(&options).expect("it opens");
+    eprintln!("opened in {:?}, {} mutations in the log", crate::ambient::moment().since(begun), storage.log_length());
+    let begun = crate::ambient::moment();
+    *storage.core.log_mut() = Log::default();
+    storage.core.restore_log(CommitNumber(1)).expect("it works");
+    eprintln!("of that for the log: {:?}", crate::ambient::moment().since(begun));
 }

@@ -61,6 +61,11 @@ pub struct Node {
 impl Cluster {
     /// Only the files.
     pub fn create(nodes: u16) -> Cluster {
+        Cluster::create_with(nodes, &[])
+    }
+
+    /// Only the files, with further arguments for the command that makes them.
+    pub fn create_with(nodes: u16, arguments: &[&str]) -> Cluster {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let home = dir.path().join("cluster");
         let (resp, http, peer) = free_ports(nodes);
@@ -69,6 +74,7 @@ impl Cluster {
             .arg(&home)
             .args(["--resp-port", &resp.to_string(), "--http-port", &http.to_string()])
             .args(["--peer-port", &peer.to_string()])
+            .args(arguments)
             .output()
             .expect("the program runs");
         assert!(made.status.success(), "cluster create failed: {}", told(&made));
@@ -88,11 +94,51 @@ impl Cluster {
     /// the default of half a second leaves writes in doubt, which is right, and not what a
     /// test of something else wants to see.
     pub fn start(nodes: u16) -> Cluster {
-        let mut cluster = Cluster::create(nodes);
-        for node in &cluster.nodes {
+        Cluster::start_with(nodes, &[])
+    }
+
+    /// The same, with further arguments for the command that makes its files.
+    pub fn start_with(nodes: u16, arguments: &[&str]) -> Cluster {
+        let mut cluster = Cluster::create_with(nodes, arguments);
+        cluster.start_all();
+        cluster
+    }
+
+    /// Gives requests all the time that they need, and starts every node.
+    pub fn start_all(&mut self) {
+        for node in &self.nodes {
             let mut config = File::options().append(true).open(node.config()).expect("the configuration is there");
             let timeout = REQUEST_TIMEOUT.as_millis();
             write!(config, "\n[requests]\ntimeout_ms = {timeout}\n").expect("the configuration can be written");
+        }
+        self.run();
+    }
+
+    /// Stops every node and starts it again, until all are ready.
+    pub fn restart_all(&mut self) {
+        self.nodes.iter_mut().for_each(|node| assert!(node.terminate().success(), "{node:?}"));
+        self.run();
+    }
+
+    /// Waits until every node takes a write that every replica has, which needs all of them.
+    pub fn await_whole(&self) {
+        let end = moment().plus(PATIENCE);
+        for node in &self.nodes {
+            let mut client = node.connect();
+            while client.call(&["KV.WITH", "write=all", "SET", "whole", "yes"]).is_err() {
+                assert!(moment() < end, "not whole in time: {node:?}");
+                std::thread::sleep(LOOK_EVERY);
+            }
+        }
+    }
+
+    /// The same, with more of a configuration.
+    pub fn start_configured(config: &str, nodes: u16) -> Cluster {
+        let mut cluster = Cluster::create(nodes);
+        for node in &cluster.nodes {
+            let mut file = File::options().append(true).open(node.config()).expect("the configuration is there");
+            let timeout = REQUEST_TIMEOUT.as_millis();
+            write!(file, "\n{config}\n[requests]\ntimeout_ms = {timeout}\n").expect("it can be written");
         }
         cluster.run();
         cluster

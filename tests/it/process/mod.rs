@@ -6,7 +6,9 @@ pub mod cluster;
 mod history;
 mod proc_net;
 
+mod deleted;
 mod kill;
+mod race;
 mod redis_client;
 mod sockets;
 mod start_and_stop;

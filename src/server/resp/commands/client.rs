@@ -3,7 +3,7 @@
 use crate::ambient;
 use crate::server::resp::clients::{Client, Stop};
 use crate::server::resp::decode::integer;
-use crate::server::resp::dispatch::{level, printable};
+use crate::server::resp::dispatch::{level, printable, read_level};
 use crate::server::resp::reply::{ErrorReply, SYNTAX, Writer};
 use crate::server::resp::session::{Begun, Call, Handled, Replies};
 use crate::server::resp::table::TABLE;
@@ -56,7 +56,7 @@ pub fn client(call: &mut Call<'_>, writer: &mut Writer<'_>) -> Handled {
 fn help(writer: &mut Writer<'_>) {
     let lines = [
         "CLIENT <subcommand> [<arg> ...]. Subcommands are:",
-        "CONSISTENCY [read=LEVEL] [write=LEVEL] -- the levels of this connection: one, two, three, quorum, all",
+        "CONSISTENCY [read=LEVEL] [write=LEVEL] -- the levels of this connection: one, two, three, quorum, all; writes also any",
         "GETNAME, ID, INFO, SETNAME <name>, SETINFO <LIB-NAME|LIB-VER> <value>",
         "KILL <ip:port> | KILL <option> <value> ...; options: ADDR, LADDR, ID, USER, SKIPME, MAXAGE",
         "LIST [TYPE NORMAL] [ID <id> ...], NO-EVICT ON|OFF, NO-TOUCH ON|OFF, REPLY ON|OFF|SKIP, UNPAUSE",
@@ -217,7 +217,7 @@ fn consistency(call: &mut Call<'_>, writer: &mut Writer<'_>) -> Result<(), Error
         let equals = memchr::memchr(b'=', arg).ok_or(SYNTAX)?;
         let value = &arg[equals + 1..];
         match arg[..equals].to_ascii_lowercase().as_slice() {
-            b"read" => read = Some(level(value)?),
+            b"read" => read = Some(read_level(value)?),
             b"write" => write = Some(level(value)?),
             _ => return Err(SYNTAX.into()),
         }

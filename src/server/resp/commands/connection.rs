@@ -3,9 +3,10 @@
 use crate::server::password;
 use crate::server::resp::Shared;
 use crate::server::resp::decode::integer;
-use crate::server::resp::dispatch::wrong_arity;
+use crate::server::resp::dispatch::{printable, wrong_arity};
 use crate::server::resp::reply::{ErrorReply, NOT_AN_INTEGER, SYNTAX, Writer};
 use crate::server::resp::session::{Begun, Call, Handled};
+use crate::types::NamespaceId;
 
 /// What this server says it is a version of: what clients may expect of commands.
 pub(super) const REDIS_VERSION: &str = "7.2.4";
@@ -129,9 +130,38 @@ pub fn echo(call: &mut Call<'_>, writer: &mut Writer<'_>) -> Handled {
 
 pub fn select(call: &mut Call<'_>, writer: &mut Writer<'_>) -> Handled {
     match integer(call.args.at(1)) {
-        Some(0) => writer.ok(),
+        Some(0) => {
+            call.session.namespace = NamespaceId::DEFAULT;
+            call.session.client.names().namespace = None;
+            writer.ok();
+        }
         Some(_) => return Err("ERR DB index is out of range".into()),
         None => return Err(NOT_AN_INTEGER.into()),
+    }
+    Ok(Begun::Replied)
+}
+
+/// KV.NAMESPACE: which one, or which one from now on. What WAIT knows stays as it is.
+pub fn namespace(call: &mut Call<'_>, writer: &mut Writer<'_>) -> Handled {
+    match call.args.len() {
+        1 => {
+            let map = call.shared.backend.map();
+            // One that was removed meanwhile has no name any more.
+            let named = map.namespaces.get(&call.session.namespace);
+            match named {
+                Some(namespace) => writer.bulk(namespace.name.as_bytes()),
+                None => writer.null(),
+            }
+        }
+        2 => {
+            let name = String::from_utf8_lossy(call.args.at(1));
+            let unknown = || format!("ERR there is no namespace '{}'", printable(call.args.at(1)));
+            let id = call.shared.backend.map().namespace(&name).ok_or_else(unknown)?;
+            call.session.namespace = id;
+            call.session.client.names().namespace = (id != NamespaceId::DEFAULT).then(|| name.into_owned());
+            writer.ok();
+        }
+        _ => return Err(wrong_arity("kv.namespace")),
     }
     Ok(Begun::Replied)
 }

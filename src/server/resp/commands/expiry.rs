@@ -4,10 +4,11 @@ use super::super::ask::Access;
 use super::super::dispatch::printable;
 use super::super::finish::{Finish, TimeLeft};
 use super::super::reply::{ErrorReply, Writer};
-use super::super::session::{Call, Handled, LastWrite, Written, at};
+use super::super::session::{Call, Handled, LastWrite, at};
 use super::keys::is_live;
 use super::refused::not_offered;
-use crate::types::{Expiry, Operation, Response};
+use super::values;
+use crate::types::{CausalContext, Expiry, Operation, Response};
 
 pub fn expire(call: &mut Call<'_>, _: &mut Writer<'_>) -> Handled {
     set_end(call, 1000, true)
@@ -61,6 +62,7 @@ fn check_options(call: &Call<'_>) -> Result<(), ErrorReply> {
 
 /// A value that ended in the past is deleted.
 fn delete_if_there(call: &Call<'_>, key: crate::types::Key) -> Handled {
+    let siblings = call.keeps_siblings();
     call.work(move |mut steps| async move {
         let head = steps.asker.ask(Access::Read, Operation::Head { key: key.clone() }).await;
         let head = head.map_err(|error| steps.asker.error(Access::Read, &error))?;
@@ -68,11 +70,11 @@ fn delete_if_there(call: &Call<'_>, key: crate::types::Key) -> Handled {
             steps.writer().integer(0);
             return Ok(steps);
         }
-        let deleted = steps.asker.ask(Access::Write, Operation::Delete { key: key.clone() }).await;
-        if let Response::Written(reply) = deleted.map_err(|error| steps.asker.error(Access::Write, &error))? {
-            let (stamp, acknowledged) = (reply.stamp, reply.acknowledged);
-            steps.wrote = Some(LastWrite::One(Written { key, stamp, acknowledged }));
-        }
+        let context = match siblings {
+            true => values::seen(&steps, &key).await?.unwrap_or_default(),
+            false => CausalContext::default(),
+        };
+        values::delete(&mut steps, key, context).await?;
         steps.writer().integer(1);
         Ok(steps)
     })

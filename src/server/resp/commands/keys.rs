@@ -7,9 +7,10 @@ use super::super::finish::Finish;
 use super::super::reply::{SYNTAX, Writer};
 use super::super::session::{Call, Handled};
 use super::strings::{FAN_OUT, Writes};
+use super::values::values_at_once;
 use super::{takes, unknown_subcommand};
 use crate::ambient;
-use crate::types::{Key, Operation, Response};
+use crate::types::{CausalContext, Key, Operation, Response};
 
 pub fn exists(call: &mut Call<'_>, _: &mut Writer<'_>) -> Handled {
     if call.args.len() == 2 {
@@ -39,7 +40,8 @@ pub fn kind(call: &mut Call<'_>, _: &mut Writer<'_>) -> Handled {
 }
 
 /// DEL and UNLINK. A tombstone is written whether or not there is a value: there may be one
-/// of an earlier write in doubt, which must not come up later.
+/// of an earlier write in doubt, which must not come up later. Where siblings are kept, what a
+/// read sees is deleted, and a value that it does not see would stay in any case.
 pub fn del(call: &mut Call<'_>, _: &mut Writer<'_>) -> Handled {
     let mut seen = BTreeSet::new();
     let mut keys: Vec<Key> = Vec::with_capacity(call.args.len() - 1);
@@ -47,6 +49,9 @@ pub fn del(call: &mut Call<'_>, _: &mut Writer<'_>) -> Handled {
         if seen.insert(call.args.at(place)) {
             keys.push(call.key(place)?);
         }
+    }
+    if call.keeps_siblings() {
+        return del_siblings(call, keys);
     }
     call.work(move |mut steps| async move {
         let heads = keys.clone().into_iter().map(|key| Operation::Head { key });
@@ -57,7 +62,7 @@ pub fn del(call: &mut Call<'_>, _: &mut Writer<'_>) -> Handled {
             found += i64::from(is_live(&response));
         }
         let mut named = keys.clone().into_iter();
-        let deletes = keys.into_iter().map(|key| Operation::Delete { key });
+        let deletes = keys.into_iter().map(|key| Operation::Delete { key, context: CausalContext::default() });
         let mut answers = FanOut::new(&steps.asker, Access::Write, FAN_OUT, deletes);
         let mut writes = Writes::default();
         while let Some(answer) = answers.next().await {
@@ -66,6 +71,38 @@ pub fn del(call: &mut Call<'_>, _: &mut Writer<'_>) -> Handled {
         steps.wrote = Some(writes.wrote());
         match writes.tally.verdict(steps.asker.levels) {
             Ok(()) => steps.writer().integer(found),
+            Err(error) => steps.writer().error(&error),
+        }
+        Ok(steps)
+    })
+}
+
+fn del_siblings(call: &Call<'_>, keys: Vec<Key>) -> Handled {
+    let width = values_at_once(call.shared.max_value_bytes);
+    call.work(move |mut steps| async move {
+        let gets = keys.clone().into_iter().map(|key| Operation::Get { key });
+        let mut answers = FanOut::new(&steps.asker, Access::Read, width, gets);
+        let mut found = Vec::new();
+        let mut asked = keys.into_iter();
+        while let Some(answer) = answers.next().await {
+            let response = answer.map_err(|error| steps.asker.error(Access::Read, &error))?;
+            if let (Response::Read(Some(reply)), Some(key)) = (response, asked.next()) {
+                found.push((key, reply.context));
+            }
+        }
+        let count = i64::try_from(found.len()).unwrap_or(i64::MAX);
+        let mut named = found.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>().into_iter();
+        let deletes = found.into_iter().map(|(key, context)| Operation::Delete { key, context });
+        let mut answers = FanOut::new(&steps.asker, Access::Write, FAN_OUT, deletes);
+        let mut writes = Writes::default();
+        while let Some(answer) = answers.next().await {
+            writes.add(answer, named.next());
+        }
+        if count > 0 {
+            steps.wrote = Some(writes.wrote());
+        }
+        match writes.tally.verdict(steps.asker.levels) {
+            Ok(()) => steps.writer().integer(count),
             Err(error) => steps.writer().error(&error),
         }
         Ok(steps)

@@ -4,6 +4,7 @@ pub(super) mod connection;
 pub(super) mod client;
 pub(super) mod strings;
 pub(super) mod keys;
+pub(super) mod values;
 pub(super) mod expiry;
 pub(super) mod scan;
 pub(super) mod wait;

@@ -13,7 +13,7 @@ use super::super::reply::{ErrorReply, NOT_AN_INTEGER, SYNTAX, Writer};
 use super::super::session::{Call, Handled};
 use super::strings::{FAN_OUT, Writes, too_much};
 use crate::ambient;
-use crate::types::{NamespaceId, Operation, PartitionCount, Response, ScanPage, Token, limits};
+use crate::types::{Operation, PartitionCount, Response, ScanPage, Token, limits};
 
 /// Keys that one page of SCAN looks at unless COUNT says otherwise.
 const DEFAULT_COUNT: u32 = 10;
@@ -23,11 +23,11 @@ const PARTITIONS_A_CALL: usize = 32;
 const PARTITIONS_AT_ONCE: usize = 8;
 
 pub fn dbsize(call: &mut Call<'_>, _: &mut Writer<'_>) -> Handled {
-    call.ask(Access::Read, Operation::Count { namespace: NamespaceId::DEFAULT }, Finish::Count)
+    call.ask(Access::Read, Operation::Count { namespace: call.session.namespace }, Finish::Count)
 }
 
 async fn page(asker: &Asker, from: Token, limit: u32) -> Result<ScanPage, ErrorReply> {
-    let operation = Operation::Scan { namespace: NamespaceId::DEFAULT, from, limit };
+    let operation = Operation::Scan { namespace: asker.namespace, from, limit };
     match asker.ask(Access::Read, operation).await {
         Ok(Response::Page(page)) => Ok(page),
         Ok(_) => Err("ERR internal error: the answer does not fit the request".into()),
@@ -96,12 +96,12 @@ async fn walk(
         partitions.first_token(crate::types::Partition(index))
     });
     let scan = |from| {
-        let operation = Operation::Scan { namespace: NamespaceId::DEFAULT, from, limit };
+        let operation = Operation::Scan { namespace: asker.namespace, from, limit };
         (partitions.partition_of(from), asker.submit(Access::Read, operation))
     };
     let mut waiting: VecDeque<_> = starts.by_ref().take(PARTITIONS_AT_ONCE).map(scan).collect();
     while let Some((partition, answer)) = waiting.pop_front() {
-        let page = match super::super::ask::settle(answer.await) {
+        let page = match answer.settle().await {
             Ok(Response::Page(page)) => page,
             Ok(_) => return Err("ERR internal error: the answer does not fit the request".into()),
             Err(error) => return Err(asker.error(Access::Read, &error)),
@@ -167,7 +167,7 @@ pub fn randomkey(call: &mut Call<'_>, _: &mut Writer<'_>) -> Handled {
     })
 }
 
-/// FLUSHALL and FLUSHDB, which are the same with one database.
+/// FLUSHDB empties the namespace of the connection, FLUSHALL all of them.
 pub fn flush(call: &mut Call<'_>, _: &mut Writer<'_>) -> Handled {
     let name = call.spec.name;
     match (call.args.len(), call.word(1).as_slice()) {
@@ -181,11 +181,17 @@ pub fn flush(call: &mut Call<'_>, _: &mut Writer<'_>) -> Handled {
         )
         .into());
     }
-    let partitions = call.shared.backend.map().partitions;
+    let map = call.shared.backend.map();
+    let partitions = map.partitions;
+    let namespaces: Vec<_> = match name {
+        "flushall" => map.namespaces.keys().copied().collect(),
+        _ => vec![call.session.namespace],
+    };
     call.work(move |mut steps| async move {
-        let truncates = partitions.all().map(|partition| Operation::Truncate {
-            namespace: NamespaceId::DEFAULT,
-            at: partitions.first_token(partition),
+        let truncates = namespaces.into_iter().flat_map(|namespace| {
+            partitions
+                .all()
+                .map(move |partition| Operation::Truncate { namespace, at: partitions.first_token(partition) })
         });
         let mut answers = FanOut::new(&steps.asker, Access::Write, FAN_OUT, truncates);
         let mut writes = Writes::default();

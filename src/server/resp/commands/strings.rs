@@ -9,7 +9,7 @@ use super::super::reply::{ErrorReply, NOT_AN_INTEGER, SYNTAX, Writer};
 use super::super::session::{Call, Handled, LastWrite, Written, at};
 use super::super::window::WIDTH;
 use super::refused::not_offered;
-use crate::types::{Expiry, Operation, Response, limits};
+use crate::types::{CausalContext, Expiry, Operation, Response, limits};
 
 /// Requests of one command under way at once.
 pub(super) const FAN_OUT: usize = WIDTH / 4;
@@ -49,7 +49,8 @@ pub fn psetex(call: &mut Call<'_>, _: &mut Writer<'_>) -> Handled {
 
 fn put(call: &Call<'_>, value: usize, expiry: Expiry) -> Handled {
     let key = call.key(1)?;
-    let operation = Operation::Put { key: key.clone(), value: call.value(value)?, expiry };
+    let operation =
+        Operation::Put { key: key.clone(), value: call.value(value)?, expiry, context: CausalContext::default() };
     call.ask(Access::Write, operation, Finish::Stored(key))
 }
 
@@ -107,7 +108,7 @@ fn end_of(call: &Call<'_>, from: usize, options: &Options) -> Result<Option<Expi
 }
 
 /// The end that a time at a place means in this unit.
-fn end(call: &Call<'_>, unit: &[u8], place: usize) -> Result<Expiry, ErrorReply> {
+pub(super) fn end(call: &Call<'_>, unit: &[u8], place: usize) -> Result<Expiry, ErrorReply> {
     let number = super::super::decode::integer(call.args.at(place)).ok_or(NOT_AN_INTEGER)?;
     let invalid = || ErrorReply::from(format!("ERR invalid expire time in '{}' command", call.spec.name));
     if number <= 0 {
@@ -166,7 +167,11 @@ pub fn mset(call: &mut Call<'_>, _: &mut Writer<'_>) -> Handled {
     }
     call.work(move |mut steps| async move {
         let mut keys = pairs.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>().into_iter();
-        let puts = pairs.into_iter().map(|(key, value)| Operation::Put { key, value, expiry: Expiry::Never });
+        let context = CausalContext::default();
+        let puts = pairs.into_iter().map(move |(key, value)| {
+            let (expiry, context) = (Expiry::Never, context.clone());
+            Operation::Put { key, value, expiry, context }
+        });
         let mut answers = FanOut::new(&steps.asker, Access::Write, FAN_OUT, puts);
         let mut writes = Writes::default();
         while let Some(answer) = answers.next().await {

@@ -1,10 +1,13 @@
 //! What the store notes of itself.
 
-use crate::types::{CommitNumber, NamespaceId, Partition, PartitionCount, Stamp, Timestamp, limits};
+use crate::types::{
+    CommitNumber, Incarnation, NamespaceId, NodeId, Partition, PartitionCount, PeerMemory, Stamp, StoreId, Timestamp,
+    limits,
+};
 
-use super::{Fields, RecordKeyParts, StorageError, Tree, begin, put_stamp, put_varint, seal, unseal};
+use super::{Fields, RecordKeyParts, StorageError, Tree, begin, put_stamp, put_varint, seal, unseal, unseal_any};
 
-const SCHEMA_VERSION: u32 = 1;
+const SCHEMA_VERSION: u32 = 2;
 
 /// Under which key of `meta` the format lies.
 pub(in super::super) const FORMAT_KEY: &[u8] = b"format";
@@ -17,25 +20,33 @@ pub(in super::super) const PROBE_KEY: &[u8] = b"probe";
 /// With what the keys of truncations in `meta` begin.
 pub(in super::super) const TRUNCATION_PREFIX: &[u8] = b"t\0";
 
-/// Writes which schema this is, and for how many partitions.
-pub(in super::super) fn encode_format(out: &mut Vec<u8>, partitions: PartitionCount) {
+/// With what the keys of peers in `meta` begin.
+pub(in super::super) const PEER_PREFIX: &[u8] = b"p\0";
+
+/// Writes which schema this is, for how many partitions, and the store's name.
+pub(in super::super) fn encode_format(out: &mut Vec<u8>, partitions: PartitionCount, store: StoreId) {
     begin(out);
     out.extend_from_slice(&SCHEMA_VERSION.to_be_bytes());
     out.extend_from_slice(&partitions.get().to_be_bytes());
+    out.extend_from_slice(&store.0.to_be_bytes());
     seal(Tree::Meta, FORMAT_KEY, &[], out);
 }
 
-/// For how many partitions the store was made, or in words why it cannot be used.
-pub(in super::super) fn decode_format(stored: &[u8]) -> Result<Result<PartitionCount, String>, StorageError> {
-    let mut fields = unseal(Tree::Meta, FORMAT_KEY, &[], stored)?;
+/// For how many partitions the store was made and its name, or in words why it cannot be used.
+pub(in super::super) fn decode_format(
+    stored: &[u8],
+) -> Result<Result<(PartitionCount, StoreId), String>, StorageError> {
+    // Of whichever schema: the number comes before all that may differ.
+    let mut fields = unseal_any(Tree::Meta, FORMAT_KEY, &[], stored)?;
     let corrupt = || Tree::Meta.corrupt(FORMAT_KEY, "not a format");
     let version = fields.u32().ok_or_else(corrupt)?;
     if version != SCHEMA_VERSION {
         return Ok(Err(format!("the store has format {version}, this version of dogsled reads {SCHEMA_VERSION}")));
     }
     let partitions = fields.u32().and_then(PartitionCount::new).ok_or_else(corrupt)?;
+    let store = fields.array().map(u128::from_be_bytes).map(StoreId).ok_or_else(corrupt)?;
     fields.end().ok_or_else(corrupt)?;
-    Ok(Ok(partitions))
+    Ok(Ok((partitions, store)))
 }
 
 /// What is written last in every group.
@@ -98,13 +109,44 @@ pub(in super::super) fn decode_truncation(
     truncation().ok_or_else(|| Tree::Meta.corrupt(key, "not a truncation"))
 }
 
+/// The key of a peer in `meta`.
+pub(in super::super) fn peer_key(node: NodeId) -> [u8; 6] {
+    let [n0, n1, n2, n3] = node.number().to_be_bytes();
+    [PEER_PREFIX[0], PEER_PREFIX[1], n0, n1, n2, n3]
+}
+
+/// Writes what is remembered of a peer.
+pub(in super::super) fn encode_peer(out: &mut Vec<u8>, key: &[u8], memory: &PeerMemory) {
+    begin(out);
+    out.extend_from_slice(&memory.incarnation.0.to_be_bytes());
+    out.extend_from_slice(&memory.store.0.to_be_bytes());
+    out.extend_from_slice(&memory.commit.0.to_be_bytes());
+    seal(Tree::Meta, key, &[], out);
+}
+
+/// Which peer, and what is remembered of it.
+pub(in super::super) fn decode_peer(key: &[u8], stored: &[u8]) -> Result<(NodeId, PeerMemory), StorageError> {
+    let mut fields = unseal(Tree::Meta, key, &[], stored)?;
+    let mut peer = || {
+        let mut name = Fields(key.strip_prefix(PEER_PREFIX)?);
+        let node = NodeId::new(name.u32()?)?;
+        name.end()?;
+        let incarnation = Incarnation(fields.u64()?);
+        let store = StoreId(fields.array().map(u128::from_be_bytes)?);
+        let commit = CommitNumber(fields.u64()?);
+        fields.end()?;
+        Some((node, PeerMemory { incarnation, store, commit }))
+    };
+    peer().ok_or_else(|| Tree::Meta.corrupt(key, "not a peer"))
+}
+
 /// A change of chunks that a crash may have cut in the middle: sled keeps a prefix of
 /// the operations, so only the last one can be unfinished.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in super::super) struct Unfinished {
     pub(in super::super) record_key: Vec<u8>,
-    /// Versions whose chunks are there or not, with their values' lengths: the one that
-    /// the record holds keeps them, the other loses them.
+    /// Versions whose chunks are there or not, with their values' lengths: those that
+    /// the record holds in chunks keep them, the others lose them.
     pub(in super::super) versions: Vec<(Stamp, usize)>,
 }
 

@@ -6,9 +6,17 @@
 //!
 //! | tree | key | value, after checksum and format |
 //! | --- | --- | --- |
-//! | `records` | partition ‖ token ‖ namespace ‖ key | flags, stamp, expiry; long key; value or its length |
+//! | `records` | partition ‖ token ‖ namespace ‖ key | `lww`: flags, stamp, expiry; long key; value or its length |
+//! | | | siblings: flags; long key; context; each version: flags, stamp, expiry, value or its length |
 //! | `chunks` | partition ‖ token ‖ stamp ‖ index | a piece of a value |
-//! | `meta` | `format`, `commit`, `unfinished`, `probe`, `t` ‖ partition ‖ namespace | see the encoders |
+//! | `log` | commit ‖ piece | actors; each mutation: flags, actor, counter, timestamp, what it changed |
+//! | `expiries` | partition ‖ expiry ‖ a record's key | nothing |
+//! | `claims` | `c` ‖ partition ‖ op-id ‖ piece | what the op-id stands for |
+//! | | `u` ‖ partition ‖ until ‖ op-id | nothing |
+//! | `meta` | `format`, `commit`, `unfinished`, `probe` | see the encoders |
+//! | | `t` ‖ partition ‖ namespace | up to which stamp it was truncated |
+//! | | `v` ‖ partition ‖ actor, `h` ‖ partition | checkpoint: counters that were seen; horizon |
+//! | | `p` ‖ node | what is remembered of a peer |
 //!
 //! Keys above `PLAIN_KEY_BYTES` are stored by their beginning and SHA-256: up to 256
 //! of them stand in one index page of sled's, and a page above 4 MiB would become a file
@@ -16,24 +24,31 @@
 //! hold the record's key; its checksum does.
 
 mod record;
+mod log_entry;
+mod claim;
+mod checkpoint;
 mod meta;
 
 use crate::types::{Actor, Counter, Dot, Incarnation, NodeId, Stamp, Timestamp};
 
 use super::super::StorageError;
 
+pub(super) use checkpoint::*;
+pub(super) use claim::*;
+pub(super) use log_entry::*;
 pub(super) use meta::*;
-#[cfg(test)]
-use record::DIGEST_BYTES;
 pub(super) use record::*;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// A tree, as checksums and messages name it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Tree {
     Records,
     Chunks,
+    Log,
+    Expiries,
+    Claims,
     Meta,
 }
 
@@ -42,6 +57,9 @@ impl Tree {
         match self {
             Tree::Records => "records",
             Tree::Chunks => "chunks",
+            Tree::Log => "log",
+            Tree::Expiries => "expiries",
+            Tree::Claims => "claims",
             Tree::Meta => "meta",
         }
     }
@@ -73,6 +91,14 @@ fn checksum(tree: Tree, key: &[u8], owner: &[u8], bytes: &[u8]) -> u32 {
 
 /// What follows checksum and format, once both are right.
 fn unseal<'a>(tree: Tree, key: &[u8], owner: &[u8], stored: &'a [u8]) -> Result<Fields<'a>, StorageError> {
+    match stored.get(4) {
+        Some(&FORMAT) | None => unseal_any(tree, key, owner, stored),
+        Some(_) => Err(tree.corrupt(key, "unknown format")),
+    }
+}
+
+/// The same of whichever format.
+fn unseal_any<'a>(tree: Tree, key: &[u8], owner: &[u8], stored: &'a [u8]) -> Result<Fields<'a>, StorageError> {
     let Some((expected, bytes)) = stored.split_first_chunk::<4>() else {
         return Err(tree.corrupt(key, "value cut off"));
     };
@@ -80,8 +106,8 @@ fn unseal<'a>(tree: Tree, key: &[u8], owner: &[u8], stored: &'a [u8]) -> Result<
         return Err(tree.corrupt(key, "checksum mismatch"));
     }
     match bytes.split_first() {
-        Some((&FORMAT, rest)) => Ok(Fields(rest)),
-        _ => Err(tree.corrupt(key, "unknown format")),
+        Some((_, rest)) => Ok(Fields(rest)),
+        None => Err(tree.corrupt(key, "value cut off")),
     }
 }
 
@@ -134,12 +160,18 @@ impl<'a> Fields<'a> {
         None
     }
 
+    fn actor(&mut self) -> Option<Actor> {
+        let node = NodeId::new(u32::try_from(self.varint()?).ok()?)?;
+        Some(Actor { node, incarnation: Incarnation(self.varint()?) })
+    }
+
+    fn dot(&mut self) -> Option<Dot> {
+        Some(Dot { actor: self.actor()?, counter: Counter(self.varint()?) })
+    }
+
     fn stamp(&mut self) -> Option<Stamp> {
         let timestamp = Timestamp(self.u64()?);
-        let node = NodeId::new(u32::try_from(self.varint()?).ok()?)?;
-        let incarnation = Incarnation(self.varint()?);
-        let counter = Counter(self.varint()?);
-        Some(Stamp { timestamp, dot: Dot { actor: Actor { node, incarnation }, counter } })
+        Some(Stamp { timestamp, dot: self.dot()? })
     }
 
     fn end(&self) -> Option<()> {
@@ -157,9 +189,17 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 
 fn put_stamp(out: &mut Vec<u8>, stamp: &Stamp) {
     out.extend_from_slice(&stamp.timestamp.0.to_be_bytes());
-    put_varint(out, u64::from(stamp.dot.actor.node.number()));
-    put_varint(out, stamp.dot.actor.incarnation.0);
-    put_varint(out, stamp.dot.counter.0);
+    put_dot(out, &stamp.dot);
+}
+
+fn put_dot(out: &mut Vec<u8>, dot: &Dot) {
+    put_actor(out, dot.actor);
+    put_varint(out, dot.counter.0);
+}
+
+fn put_actor(out: &mut Vec<u8>, actor: Actor) {
+    put_varint(out, u64::from(actor.node.number()));
+    put_varint(out, actor.incarnation.0);
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use crate::types::{CommitNumber, Content, Key, NamespaceId, Partition, PartitionCount, Version, WallTime, limits};
+use crate::types::{
+    CausalContext, Claim, CommitNumber, Content, Key, NamespaceId, OpId, Partition, PartitionCount, PeerMemory, Record,
+    Siblings, Stamped, StoreId, Version, VersionVector, WallTime, limits,
+};
 
 use super::*;
 
@@ -33,10 +36,69 @@ fn versions() -> impl Strategy<Value = Version> {
     })
 }
 
+/// What a record is made of when it is stored.
+fn encoded(record_key: &[u8], key: &Key, record: &Record) -> Vec<u8> {
+    let mut stored = Vec::new();
+    let limit = inline_limit(key.bytes(), record);
+    let cells = map_record(record.clone(), |version| {
+        let cell = Cell::of(&version).into_owned();
+        match &cell.body {
+            Body::Inline(value) if value.len() > limit => Cell { body: Body::Chunked(value.len()), ..cell },
+            _ => cell,
+        }
+    });
+    encode_record(&mut stored, record_key, long_key(key.bytes()), &cells);
+    stored
+}
+
+fn records() -> impl Strategy<Value = Record> {
+    let siblings = (proptest::collection::vec(versions(), 0..6), proptest::collection::vec(stamps(), 0..4));
+    let siblings = siblings.prop_map(|(versions, known)| {
+        let context: CausalContext = known.into_iter().map(|stamp| stamp.dot).collect();
+        Record::Siblings(Siblings::new(versions, context))
+    });
+    prop_oneof![versions().prop_map(Record::Last), siblings]
+}
+
+fn dots() -> impl Strategy<Value = Dot> {
+    (stamps(), 1..u64::MAX - 1).prop_map(|(stamp, counter)| Dot { counter: Counter(counter), ..stamp.dot })
+}
+
+fn log_items() -> impl Strategy<Value = LogItem> {
+    let target = (keys(), proptest::option::of(0..3u8)).prop_map(|(key, few)| match few {
+        // So that some are alike.
+        Some(few) => Key::new(NamespaceId(1), vec![few]).expect("a valid key"),
+        None => key,
+    });
+    (0..3u16, target, stamps(), dots(), any::<bool>(), 0..10u8).prop_map(
+        |(partition, key, stamp, dot, tombstone, namespace)| {
+            let target = if namespace == 0 {
+                Target::Namespace(key.namespace())
+            } else {
+                let mut bytes = Vec::new();
+                record_key(&mut bytes, Partition(partition), &key);
+                Target::Record(bytes.into())
+            };
+            LogItem { partition: Partition(partition), stamp: Stamp { dot, ..stamp }, tombstone, target }
+        },
+    )
+}
+
+fn log_items_of(key: &[u8], stored: &[u8]) -> Result<Vec<LogItem>, StorageError> {
+    LogReader::new(key, stored)?.map(|item| item.map(LogItemRef::to_item)).collect()
+}
+
 /// Every decoder of stored values, run on the same bytes.
-fn decode_all(key: &[u8], stored: &[u8]) -> [bool; 6] {
+fn decode_all(key: &[u8], stored: &[u8]) -> [bool; 13] {
     [
-        Record::decode(key, stored).is_ok(),
+        StoredRecord::decode(key, stored).is_ok(),
+        log_items_of(key, stored).is_ok(),
+        decode_claim_piece(key, stored).is_ok(),
+        decode_until(key, stored).is_ok(),
+        decode_expiry(key, stored).is_ok(),
+        decode_counters(key, stored).is_ok(),
+        decode_horizon(key, stored).is_ok(),
+        decode_peer(key, stored).is_ok(),
         decode_chunk(key, b"owner", stored).is_ok(),
         decode_format(stored).is_ok(),
         CommitEntry::decode(stored).is_ok(),
@@ -66,10 +128,10 @@ fn assert_every_flip_is_noticed(stored: &[u8], decodes: impl Fn(&[u8]) -> bool) 
 
 proptest! {
     #[test]
-    fn a_record_reads_back(partition in any::<u16>(), key in keys(), version in versions()) {
-        let (mut record_bytes, mut stored) = (Vec::new(), Vec::new());
+    fn a_record_reads_back(partition in any::<u16>(), key in keys(), record in records()) {
+        let mut record_bytes = Vec::new();
         record_key(&mut record_bytes, Partition(partition), &key);
-        encode_record(&mut stored, &record_bytes, &key, &version);
+        let stored = encoded(&record_bytes, &key, &record);
 
         let parts = RecordKeyParts::decode(&record_bytes).expect("it was just made");
         prop_assert_eq!(parts.partition, Partition(partition));
@@ -77,20 +139,93 @@ proptest! {
         prop_assert_eq!(parts.namespace, key.namespace());
         prop_assert!(record_bytes.len() <= RECORD_PREFIX_BYTES + PLAIN_KEY_BYTES + DIGEST_BYTES);
 
-        let record = Record::decode(&record_bytes, &stored).expect("it was just made");
-        prop_assert_eq!(record.long_key.unwrap_or(parts.rest), key.bytes());
-        prop_assert_eq!(record.stamp, version.stamp);
-        prop_assert_eq!(record.expires_at, version.expires_at);
-        prop_assert_eq!(record.summary(), version.summary());
-        match (&version.content, record.body) {
-            (Content::Tombstone, Body::Tombstone) => {}
-            (Content::Value(value), Body::Inline(found)) => prop_assert_eq!(value, found),
-            (Content::Value(value), Body::Chunked(bytes)) => {
-                prop_assert_eq!(value.len(), bytes);
-                prop_assert!(is_chunked(&key, bytes));
-            }
-            other => prop_assert!(false, "{:?}", other),
+        let found = StoredRecord::decode(&record_bytes, &stored).expect("it was just made");
+        prop_assert_eq!(found.long_key.unwrap_or(parts.rest), key.bytes());
+        prop_assert_eq!(matches!(found.record, Record::Last(_)), matches!(record, Record::Last(_)));
+        if let (Record::Siblings(found), Record::Siblings(expected)) = (&found.record, &record) {
+            prop_assert_eq!(found.context(), expected.context());
         }
+        prop_assert_eq!(found.record.versions().len(), record.versions().len());
+        for (cell, version) in found.record.versions().iter().zip(record.versions()) {
+            prop_assert_eq!(cell.stamp(), version.stamp);
+            prop_assert_eq!(cell.expires_at, version.expires_at);
+            prop_assert_eq!(cell.summary(), version.summary());
+            match (&version.content, &cell.body) {
+                (Content::Tombstone, Body::Tombstone) => {}
+                (Content::Value(value), Body::Inline(found)) => prop_assert_eq!(&value[..], &found[..]),
+                (Content::Value(value), Body::Chunked(bytes)) => {
+                    prop_assert_eq!(value.len(), *bytes);
+                    prop_assert!(*bytes > inline_limit(key.bytes(), &record));
+                }
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+    }
+
+    #[test]
+    fn a_log_entry_reads_back(commit in any::<u64>(), items in proptest::collection::vec(log_items(), 0..60)) {
+        let pieces = encode_log_entry(CommitNumber(commit), &items);
+        let mut found = Vec::new();
+        for (index, (key, stored)) in pieces.iter().enumerate() {
+            prop_assert_eq!(*key, log_key(CommitNumber(commit), index as u16));
+            prop_assert_eq!(decode_log_key(key).expect("it was just made"), CommitNumber(commit));
+            found.extend(log_items_of(key, stored).expect("it was just made"));
+            prop_assert!(stored.len() < limits::COMMIT_GROUP_LOG_BYTES + 4_096);
+        }
+        prop_assert_eq!(found, items);
+        if let Some((key, stored)) = pieces.first() {
+            assert_every_flip_is_noticed(stored, |stored| log_items_of(key, stored).is_ok());
+        }
+    }
+
+    #[test]
+    fn claims_checkpoints_and_peers_read_back_and_their_flips_are_noticed(
+        partition in any::<u16>(), op in any::<[u8; 16]>(), until in any::<u64>(), fenced in any::<bool>(),
+        key in keys(), version in versions(), index in 0..9u16,
+        dots in proptest::collection::vec((0..4u64, 1..50u64), 0..60),
+        node in 1..=u32::MAX, memory in (any::<u64>(), any::<u128>(), any::<u64>()), horizon in any::<u64>(),
+    ) {
+        let (partition, op, until) = (Partition(partition), OpId(op), WallTime(until));
+        let claim = if fenced { Claim::Fenced } else { Claim::Write { key, version } };
+        let place = claim_key(partition, op, index);
+        let bytes = claim_bytes(&claim, until);
+        let found = claim_from_bytes(&place, &bytes).expect("it was just made");
+        prop_assert_eq!(found, (claim, until));
+        let mut stored = Vec::new();
+        encode_claim_piece(&mut stored, &place, 7, b"piece");
+        prop_assert_eq!(decode_claim_piece(&place, &stored).expect("it was just made"), (7, &b"piece"[..]));
+        assert_every_flip_is_noticed(&stored, |stored| decode_claim_piece(&place, stored).is_ok());
+        let place = until_key(partition, until, op);
+        encode_mark(&mut stored, Tree::Claims, &place);
+        prop_assert_eq!(decode_until(&place, &stored).expect("it was just made"), (until, op));
+        let place = expiry_key(partition, until, b"record");
+        encode_mark(&mut stored, Tree::Expiries, &place);
+        prop_assert_eq!(decode_expiry(&place, &stored).expect("it was just made"), (until, &b"record"[..]));
+
+        let actor = |number| Actor { node: NodeId::new(node).expect("not zero"), incarnation: Incarnation(number) };
+        let dots = dots.into_iter().map(|(number, counter)| Dot { actor: actor(number), counter: Counter(counter) });
+        let vector: VersionVector = dots.collect();
+        let mut found = VersionVector::empty();
+        for (actor, counters) in vector.actors() {
+            let place = counters_key(partition, actor);
+            encode_counters(&mut stored, &place, counters);
+            let (its_partition, its_actor, ranges) = decode_counters(&place, &stored).expect("it was just made");
+            prop_assert_eq!((its_partition, its_actor), (partition, actor));
+            ranges.into_iter().for_each(|(from, to)| found.insert_range(actor, from, to));
+            assert_every_flip_is_noticed(&stored, |stored| decode_counters(&place, stored).is_ok());
+        }
+        prop_assert_eq!(found, vector);
+        let place = horizon_key(partition);
+        encode_horizon(&mut stored, &place, Timestamp(horizon));
+        prop_assert_eq!(decode_horizon(&place, &stored).expect("it was just made"), (partition, Timestamp(horizon)));
+        assert_every_flip_is_noticed(&stored, |stored| decode_horizon(&place, stored).is_ok());
+        let (incarnation, store, commit) = memory;
+        let memory =
+            PeerMemory { incarnation: Incarnation(incarnation), store: StoreId(store), commit: CommitNumber(commit) };
+        let place = peer_key(actor(1).node);
+        encode_peer(&mut stored, &place, &memory);
+        prop_assert_eq!(decode_peer(&place, &stored).expect("it was just made"), (actor(1).node, memory));
+        assert_every_flip_is_noticed(&stored, |stored| decode_peer(&place, stored).is_ok());
     }
 
     #[test]
@@ -99,7 +234,7 @@ proptest! {
         stored in proptest::collection::vec(any::<u8>(), 0..120),
     ) {
         let _ = RecordKeyParts::decode(&key);
-        prop_assert_eq!(decode_all(&key, &stored), [false; 6], "a checksum cannot be hit by chance");
+        prop_assert_eq!(decode_all(&key, &stored), [false; 13], "a checksum cannot be hit by chance");
     }
 
     /// Behind a right checksum, so that the fields themselves are reached.
@@ -111,6 +246,9 @@ proptest! {
         for (tree, key, owner) in [
             (Tree::Records, key.as_slice(), b"".as_slice()),
             (Tree::Chunks, &key, b"owner"),
+            (Tree::Log, &key, b""),
+            (Tree::Claims, &key, b""),
+            (Tree::Expiries, &key, b""),
             (Tree::Meta, FORMAT_KEY, b""),
             (Tree::Meta, COMMIT_KEY, b""),
             (Tree::Meta, UNFINISHED_KEY, b""),
@@ -121,18 +259,19 @@ proptest! {
             stored.extend_from_slice(&fields);
             seal(tree, key, owner, &mut stored);
             decode_all(key, &stored);
+            let _ = claim_from_bytes(key, &fields);
         }
     }
 
     #[test]
-    fn a_flipped_bit_of_a_record_is_noticed(key in keys(), version in versions()) {
-        let (mut record_bytes, mut stored) = (Vec::new(), Vec::new());
+    fn a_flipped_bit_of_a_record_is_noticed(key in keys(), record in records()) {
+        let mut record_bytes = Vec::new();
         record_key(&mut record_bytes, Partition(3), &key);
-        encode_record(&mut stored, &record_bytes, &key, &version);
-        assert_every_flip_is_noticed(&stored, |stored| Record::decode(&record_bytes, stored).is_ok());
+        let stored = encoded(&record_bytes, &key, &record);
+        assert_every_flip_is_noticed(&stored, |stored| StoredRecord::decode(&record_bytes, stored).is_ok());
         let mut elsewhere = record_bytes.clone();
         *elsewhere.last_mut().expect("not empty") ^= 1;
-        prop_assert!(Record::decode(&elsewhere, &stored).is_err(), "a record at another key");
+        prop_assert!(StoredRecord::decode(&elsewhere, &stored).is_err(), "a record at another key");
     }
 
     #[test]
@@ -179,8 +318,8 @@ proptest! {
         assert_every_flip_is_noticed(&stored, |stored| Unfinished::decode(stored).is_ok());
 
         let partitions = PartitionCount::new(1 << exponent).expect("a power of two");
-        encode_format(&mut stored, partitions);
-        prop_assert_eq!(decode_format(&stored).expect("it was just made"), Ok(partitions));
+        encode_format(&mut stored, partitions, StoreId(7));
+        prop_assert_eq!(decode_format(&stored).expect("it was just made"), Ok((partitions, StoreId(7))));
         assert_every_flip_is_noticed(&stored, |stored| decode_format(stored).is_ok());
     }
 }
@@ -217,12 +356,27 @@ fn no_stored_value_is_longer_than_a_chunk_and_a_little() {
             let key = Key::new(NamespaceId(0), vec![b'k'; key_bytes]).expect("a valid key");
             let content = Content::Value(Bytes::from(vec![0; value_bytes]));
             let version = Version { stamp, expires_at: Some(WallTime(u64::MAX)), content };
-            let (mut record_bytes, mut stored) = (Vec::new(), Vec::new());
+            let mut record_bytes = Vec::new();
             record_key(&mut record_bytes, Partition(0), &key);
-            encode_record(&mut stored, &record_bytes, &key, &version);
+            let stored = encoded(&record_bytes, &key, &Record::Last(version));
             assert!(stored.len() <= limits::VALUE_CHUNK_BYTES + 256, "{}", stored.len());
         }
     }
+}
+
+#[test]
+fn a_store_of_another_schema_is_told_from_a_damaged_one() {
+    let mut stored = Vec::new();
+    begin(&mut stored);
+    stored[4] = 1;
+    // As the first schema had it.
+    stored.extend_from_slice(&1u32.to_be_bytes());
+    stored.extend_from_slice(&8u32.to_be_bytes());
+    seal(Tree::Meta, FORMAT_KEY, &[], &mut stored);
+    let refusal = decode_format(&stored).expect("it is not damaged").expect_err("it is of another schema");
+    assert!(refusal.contains("format 1"), "{refusal}");
+    *stored.last_mut().expect("not empty") ^= 1;
+    assert!(decode_format(&stored).is_err());
 }
 
 /// The bytes on disk may only change together with the format's number.
@@ -239,20 +393,33 @@ fn stored_bytes_are_as_they_always_were() {
     let key = Key::new(NamespaceId(5), "key").expect("a valid key");
     let version =
         Version { stamp, expires_at: Some(WallTime(1_000)), content: Content::Value(Bytes::from_static(b"value")) };
-    let (mut record_bytes, mut stored) = (Vec::new(), Vec::new());
+    let mut record_bytes = Vec::new();
     record_key(&mut record_bytes, Partition(0x102), &key);
-    encode_record(&mut stored, &record_bytes, &key, &version);
+    let stored = encoded(&record_bytes, &key, &Record::Last(version.clone()));
+    let context = [stamp.dot].into_iter().collect();
+    let siblings = encoded(&record_bytes, &key, &Record::Siblings(Siblings::new(vec![version], context)));
+    let item = LogItem {
+        partition: Partition(0x102),
+        stamp,
+        tombstone: true,
+        target: Target::Record(record_bytes.clone().into()),
+    };
+    let entry = encode_log_entry(CommitNumber(7), &[item.clone(), item]);
     let mut commit = Vec::new();
     CommitEntry { commit: CommitNumber(7), clock: Timestamp(8), live_keys: 9 }.encode(&mut commit);
     let chunk = chunk_key(&record_bytes, &stamp, 3);
     assert_eq!(
-        [hex(&record_bytes), hex(&stored), hex(&chunk), hex(&commit)],
+        [hex(&record_bytes), hex(&stored), hex(&chunk), hex(&commit), hex(&siblings), hex(&entry[0].1)],
         [
             "0102bce05d3b152ca3cd00056b6579",
             // Checksum, format, flags (expires, inline), timestamp, node, incarnation, counter, expiry, value.
-            "2850bf4101050123456789abcdefac02028101e80776616c7565",
+            "f46381a502050123456789abcdefac02028101e80776616c7565",
             "0102bce05d3b152ca3cd0123456789abcdef0000012c0000000000000002000000000000008100000003",
-            "313e407201000000000000000700000000000000080000000000000009",
+            "96621d0002000000000000000700000000000000080000000000000009",
+            // Checksum, format, flags, the context's newest timestamp and its one dot; flags, stamp, expiry, length and value of one version.
+            "e60e47fc02100123456789abcdef01ac02028101050123456789abcdefac02028101e8070576616c7565",
+            // One actor; flags, partition, actor, counter, timestamp, namespace, key; the same again.
+            "8c624ff60201ac0202018202008101deb7de9af1d9a2a30205036b65791900810100",
         ]
     );
 }
