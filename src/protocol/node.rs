@@ -101,8 +101,6 @@ struct Active {
     began: Moment,
     wake_at: Moment,
     coordination: Coordination,
-    /// What was asked, and until when: a write that needs a higher ceiling begins anew.
-    again: Option<(Request, Moment)>,
     /// The way it takes, if that is to be told.
     path: Option<explain::Path>,
 }
@@ -213,11 +211,6 @@ impl Node {
         self.clock.last()
     }
 
-    /// Whether a peer remembers more of this node than its store knows: it serves no more.
-    pub fn is_fenced(&self) -> bool {
-        self.fenced
-    }
-
     /// What it has seen of its peers.
     pub fn peers(&self) -> &PeerTable {
         &self.peers
@@ -273,7 +266,6 @@ impl Node {
         let number = self.next_number;
         self.next_number += 1;
         let forwarded = matches!(origin, Origin::Peer(..));
-        let again = request.operation.writes().then(|| (request.clone(), deadline));
         let mut path = request.explain.then(|| explain::Path::new(now, &request, self));
         let begun = self.in_context(now, |context| Coordination::begin(request, deadline, forwarded, context));
         if let Some(coordination) = begun {
@@ -283,7 +275,7 @@ impl Node {
             }
             let wake_at = coordination.next_timeout();
             self.timers.insert((wake_at, number));
-            self.active.insert(number, Active { origin, began: now.moment, wake_at, coordination, again, path });
+            self.active.insert(number, Active { origin, began: now.moment, wake_at, coordination, path });
         }
         self.carry_out(now, number, origin, actions);
     }
@@ -328,7 +320,7 @@ impl Node {
     /// Turns what a request wants into actions.
     fn carry_out(&mut self, now: Now, number: u64, origin: Origin, actions: &mut Vec<Action>) {
         let mut effects = std::mem::take(&mut self.effects);
-        let (mut granted, mut ceiling_met) = (false, false);
+        let mut granted = false;
         for effect in effects.drain(..) {
             match effect {
                 Effect::Ask { to, phase, request } => self.ask(now, (number, phase), to, request, actions),
@@ -337,18 +329,12 @@ impl Node {
                     self.append_locked((number, phase), key, record, actions);
                 }
                 Effect::Lock(key) => granted = self.locks.lock(key, number),
-                Effect::RaiseCeiling => {
-                    ceiling_met = true;
-                    self.raise_ceiling(actions);
-                }
+                Effect::RaiseCeiling => self.raise_ceiling(actions),
                 Effect::Repairs(replicas) => self.counters.read_repairs += replicas,
                 Effect::Late(replica) => {
                     self.note_late(now, number, replica);
                     self.counters.late_replicas += 1;
                     self.peers.missed(replica);
-                }
-                Effect::Finish(Err(Failure::NotApplied(Refusal::Overloaded))) if ceiling_met => {
-                    self.begin_again(now, number, origin, actions);
                 }
                 Effect::Finish(outcome) => self.finish(number, origin, outcome, actions),
             }
@@ -358,20 +344,6 @@ impl Node {
             self.step(now, number, actions, |coordination, context| coordination.granted(context));
         }
         self.tell_granted(now, actions);
-    }
-
-    /// A write that could not be given a stamp, and has left no mark, begins anew once it can.
-    fn begin_again(&mut self, now: Now, number: u64, origin: Origin, actions: &mut Vec<Action>) {
-        let Some(active) = self.active.remove(&number) else {
-            let overloaded = Err(Failure::NotApplied(Refusal::Overloaded));
-            return self.deliver(origin, overloaded, actions);
-        };
-        self.timers.remove(&(active.wake_at, number));
-        self.locks.over(number);
-        match active.again {
-            Some((request, deadline)) => self.hold(now, origin, request, deadline, actions),
-            None => self.deliver(origin, Err(Failure::NotApplied(Refusal::Overloaded)), actions),
-        }
     }
 
     fn finish(&mut self, number: u64, origin: Origin, outcome: Outcome, actions: &mut Vec<Action>) {

@@ -4,8 +4,9 @@
 //! of day may be put back before the restart.
 //! Invariant: no timestamp is given above the ceiling, and the ceiling is durable; a new
 //! life begins above it. While writes come, each group commit raises the ceiling; the
-//! first write after a pause waits for a commit that does. The lead is a quarter of the
-//! allowed skew, so a restarted node is never too far ahead for its peers.
+//! first write after a pause waits for a commit that does. The lead is half of the allowed
+//! skew, and up to three quarters where commits are slow; so a restarted node is never too
+//! far ahead for its peers.
 //! Source: Google Spanner's and CockroachDB's forward leases of the clock.
 
 use std::time::Duration;
@@ -20,6 +21,8 @@ use super::{Node, Origin};
 #[derive(Debug, Default)]
 pub(super) struct Held {
     requests: Vec<(Origin, Request, Moment)>,
+    /// When the first of them has waited long enough.
+    first_deadline: Option<Moment>,
     /// The latest time of day at which one had to wait.
     pub(super) latest: Timestamp,
     /// Whether a commit that raises the ceiling is under way.
@@ -35,7 +38,13 @@ impl Held {
 
     /// When the first of them has waited long enough.
     pub(super) fn first_deadline(&self) -> Moment {
-        self.requests.iter().map(|(_, _, deadline)| *deadline).min().unwrap_or(Moment(u64::MAX))
+        self.first_deadline.unwrap_or(Moment(u64::MAX))
+    }
+
+    /// These wait now, and no others.
+    fn replace(&mut self, requests: Vec<(Origin, Request, Moment)>) -> Vec<(Origin, Request, Moment)> {
+        self.first_deadline = requests.iter().map(|(_, _, deadline)| *deadline).min();
+        std::mem::replace(&mut self.requests, requests)
     }
 }
 
@@ -64,6 +73,7 @@ impl Node {
         actions: &mut Vec<Action>,
     ) {
         self.held.requests.push((origin, request, deadline));
+        self.held.first_deadline = Some(self.held.first_deadline().min(deadline));
         self.held.latest = self.held.latest.max(Timestamp::at(now.wall));
         self.raise_ceiling(actions);
     }
@@ -92,7 +102,7 @@ impl Node {
     /// The ceiling is higher, or the store had no room.
     pub(super) fn release_held(&mut self, now: Now, raised: bool, actions: &mut Vec<Action>) {
         self.held.raising = false;
-        for (origin, request, deadline) in std::mem::take(&mut self.held.requests) {
+        for (origin, request, deadline) in self.held.replace(Vec::new()) {
             if raised && deadline > now.moment {
                 self.begin_at_once(now, origin, request, deadline, actions);
             } else {
@@ -106,10 +116,9 @@ impl Node {
         if self.held.first_deadline() > now.moment {
             return;
         }
-        let (late, waiting) =
-            std::mem::take(&mut self.held.requests).into_iter().partition(|(_, _, deadline)| *deadline <= now.moment);
-        self.held.requests = waiting;
-        let late: Vec<(Origin, Request, Moment)> = late;
+        let all = self.held.replace(Vec::new()).into_iter();
+        let (late, waiting): (Vec<_>, Vec<_>) = all.partition(|(_, _, deadline)| *deadline <= now.moment);
+        self.held.replace(waiting);
         for (origin, ..) in late {
             self.deliver(origin, Err(Failure::NotApplied(Refusal::Overloaded)), actions);
         }
