@@ -24,8 +24,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::{
-    ClusterMap, CommitNumber, Coverage, Moment, NodeId, Partition, PeerMemory, SeededBug, Timestamp, VersionVector,
-    limits,
+    ClusterMap, CommitNumber, Coverage, Moment, NodeId, Partition, SeededBug, Timestamp, VersionVector, limits,
 };
 
 /// Partitions that one `Coverage` message speaks of, at most.
@@ -37,19 +36,14 @@ const RELEASED_AT_ONCE: u64 = limits::RELEASED_DOTS as u64;
 /// Partitions that are collected in one round, at most.
 const COLLECTED_AT_ONCE: usize = 64;
 
-#[derive(Clone, Debug)]
-struct Report {
-    vector: VersionVector,
-    witness: PeerMemory,
-}
-
 #[derive(Clone, Debug, Default)]
 struct Shared {
     own: VersionVector,
     horizon: Timestamp,
     /// In which group the own coverage has changed, as far as is known.
     changed: CommitNumber,
-    reports: BTreeMap<NodeId, Report>,
+    /// What the other replicas have reported.
+    reports: BTreeMap<NodeId, VersionVector>,
     /// What was let go of last, and how often the store has to be told for all of it to go.
     collected: VersionVector,
     rest: u64,
@@ -86,15 +80,14 @@ pub(super) struct Wanted {
     pub(super) from: NodeId,
     pub(super) partition: Partition,
     pub(super) dots: VersionVector,
-    pub(super) horizon: Timestamp,
 }
 
 /// Dots of a partition that may be let go of, and on whose word.
-pub(super) type Collectable = (Partition, VersionVector, Vec<(NodeId, PeerMemory)>);
+pub(super) type Collectable = (Partition, VersionVector, Vec<NodeId>);
 
 /// What this node and all others cover.
-fn stable_of(own: &VersionVector, reports: &[&Report]) -> VersionVector {
-    reports.iter().fold(own.clone(), |stable, report| stable.common(&report.vector))
+fn stable_of(own: &VersionVector, reports: &[&VersionVector]) -> VersionVector {
+    reports.iter().fold(own.clone(), |stable, report| stable.common(report))
 }
 
 impl Repair {
@@ -198,10 +191,9 @@ impl Repair {
     }
 
     /// A peer reports what it covers.
-    pub(super) fn reported(&mut self, peer: NodeId, witness: PeerMemory, changed: Vec<Coverage>) {
+    pub(super) fn reported(&mut self, peer: NodeId, changed: Vec<Coverage>) {
         for Coverage { partition, vector, .. } in changed {
-            let shared = self.partitions.entry(partition).or_default();
-            shared.reports.insert(peer, Report { vector, witness });
+            self.partitions.entry(partition).or_default().reports.insert(peer, vector);
         }
     }
 
@@ -216,11 +208,11 @@ impl Repair {
                 continue;
             }
             let lacking = shared.reports.iter().filter(|(peer, _)| reachable(**peer)).find_map(|(peer, report)| {
-                let dots = report.vector.minus(&shared.own);
+                let dots = report.minus(&shared.own);
                 (!dots.is_empty()).then_some((*peer, dots))
             });
             if let Some((from, dots)) = lacking {
-                wanted.push(Wanted { from, partition: *partition, dots, horizon: shared.horizon });
+                wanted.push(Wanted { from, partition: *partition, dots });
             }
         }
         for wanted in &wanted {
@@ -255,9 +247,9 @@ impl Repair {
             if others.len() == replicas.len() {
                 continue;
             }
-            let reports: Option<Vec<&Report>> = others.iter().map(|node| shared.reports.get(node)).collect();
+            let reports: Option<Vec<&VersionVector>> = others.iter().map(|node| shared.reports.get(node)).collect();
             let Some(reports) = reports else { continue };
-            if !reports.iter().all(|report| shared.own.covers_all(&report.vector)) {
+            if !reports.iter().all(|report| shared.own.covers_all(report)) {
                 continue;
             }
             let early = SeededBug::TombstoneCollectedEarly.is_planted() || SeededBug::LogTruncatedEarly.is_planted();
@@ -270,8 +262,7 @@ impl Repair {
             shared.rest = shared.rest.saturating_sub(1);
             self.left_over |= shared.rest > 0;
             shared.collected = stable.clone();
-            let witnesses = others.iter().zip(&reports).map(|(node, report)| (*node, report.witness)).collect();
-            found.push((*partition, stable, witnesses));
+            found.push((*partition, stable, others));
         }
         self.collect_from = next;
         found

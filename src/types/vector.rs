@@ -41,7 +41,7 @@ impl<'de> Deserialize<'de> for Counters {
 impl Counters {
     /// How many there are.
     pub fn count(&self) -> u64 {
-        self.0.iter().map(|(from, to)| to - from + 1).sum()
+        self.0.iter().map(|(from, to)| to - from + 1).fold(0, u64::saturating_add)
     }
 
     /// The highest; zero if there is none.
@@ -214,9 +214,9 @@ impl VersionVector {
         self.actors.values().all(|counters| counters.0.is_empty())
     }
 
-    /// How many dots there are.
+    /// How many dots there are, or 2⁶⁴ − 1 if there are more.
     pub fn count(&self) -> u64 {
-        self.actors.values().map(Counters::count).sum()
+        self.actors.values().map(Counters::count).fold(0, u64::saturating_add)
     }
 
     /// What has been seen of an actor.

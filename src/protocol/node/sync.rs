@@ -132,7 +132,7 @@ impl Node {
         horizon: Timestamp,
         actions: &mut Vec<Action>,
     ) {
-        self.counters.pulled_lost += pulled.lost.count();
+        self.counters.pulled_lost = self.counters.pulled_lost.saturating_add(pulled.lost.count());
         let latest = Timestamp::at(now.wall).plus(self.settings.max_clock_skew).max(self.clock.last());
         let items = pulled.items.into_iter().filter(|item| newest_of(item) <= latest);
         let pulled = Pulled { items: items.collect(), lost: pulled.lost };
@@ -164,13 +164,13 @@ impl Node {
     ) {
         let Some(memory) = self.meetings.memory.get_mut(&from) else { return };
         memory.commit = memory.commit.max(commit);
-        let (me, witness) = (self.settings.actor.node, *memory);
+        let me = self.settings.actor.node;
         let both = |coverage: &Coverage| {
             let replicas = self.map.assignment.replicas(coverage.partition);
             replicas.contains(&me) && replicas.contains(&from)
         };
         let changed = changed.into_iter().filter(both).collect();
-        self.repair.reported(from, witness, changed);
+        self.repair.reported(from, changed);
         self.respond(from, id, ReplicaResponse::Met { wall: now.wall }, actions);
     }
 
@@ -248,12 +248,11 @@ impl Node {
         let earliest = self.watch.earliest(now);
         let margin = EXPIRY_MARGIN + self.settings.max_clock_skew;
         let expired_before = WallTime(earliest.0.saturating_sub(margin.as_millis() as u64));
-        for (partition, stable, witnesses) in self.repair.collectable(self.settings.actor.node, &self.map) {
+        for (partition, stable, others) in self.repair.collectable(self.settings.actor.node, &self.map) {
             // What is remembered by now is at least as much as when they reported, and what is
             // kept durably must never become less.
             let memory = &self.meetings.memory;
-            let witnesses = witnesses.into_iter().map(|(node, then)| (node, *memory.get(&node).unwrap_or(&then)));
-            let witnesses = witnesses.collect();
+            let witnesses = others.into_iter().filter_map(|node| Some((node, *memory.get(&node)?))).collect();
             let mutation = Mutation::Collect { partition, stable, expired_before, witnesses };
             self.order_append(Served::unheard(), mutation, actions);
         }
