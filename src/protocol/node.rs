@@ -78,6 +78,8 @@ pub struct Node {
     fenced: bool,
     /// Writes of peers that were refused lately.
     refused: replica::RecentMessages,
+    /// Writes of peers that were taken lately.
+    taken: replica::TakenWrites,
     /// Writes that peers have handed on to this node lately.
     forwarded: replica::RecentMessages,
     repair: Repair,
@@ -131,6 +133,7 @@ impl Node {
             peers: PeerTable::default(),
             meetings: meeting::Meetings::new(settings.remembered.clone()),
             refused: replica::RecentMessages::default(),
+            taken: replica::TakenWrites::default(),
             forwarded: replica::RecentMessages::default(),
             fenced: false,
             repair: Repair::new(settings.recovered_commit),

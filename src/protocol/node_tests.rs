@@ -286,6 +286,18 @@ fn a_copy_of_a_write_that_was_refused_is_not_carried_out() {
 }
 
 #[test]
+fn a_copy_of_a_write_that_was_taken_is_not_refused() {
+    let mut machine = started(3, 3);
+    let copy = |epoch| {
+        let (id, request) = (RequestId(78), apply(tombstone(stamp(0))));
+        from_peer(2, epoch, Message::Request { id, request })
+    };
+    appended(&step(&mut machine, copy(1)));
+    // A refusal that overtakes the answer to the first one would deny what was done.
+    assert_eq!(step(&mut machine, copy(0)), []);
+}
+
+#[test]
 fn a_copy_of_a_forwarded_write_is_not_carried_out() {
     let mut machine = started(4, 3);
     let forward = |request: Request| ReplicaRequest::Forward { request, remaining: Duration::from_millis(100) };

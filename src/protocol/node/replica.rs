@@ -80,6 +80,28 @@ impl RecentMessages {
     }
 }
 
+/// Writes of peers that were taken lately, as many as there is room for: cheap, because
+/// each write is noted; one that has lost its place is only taken once more, which is harmless
+/// unless it is refused then.
+#[derive(Debug, Default)]
+pub(super) struct TakenWrites(Vec<Option<(NodeId, RequestId)>>);
+
+impl TakenWrites {
+    fn place(from: NodeId, id: RequestId) -> usize {
+        let mixed = (id.0 ^ u64::from(from.number())).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 32) as usize % RECENT_MESSAGES
+    }
+
+    fn contains(&self, from: NodeId, id: RequestId) -> bool {
+        self.0.get(TakenWrites::place(from, id)).is_some_and(|noted| *noted == Some((from, id)))
+    }
+
+    fn note(&mut self, from: NodeId, id: RequestId) {
+        self.0.resize(RECENT_MESSAGES, None);
+        self.0[TakenWrites::place(from, id)] = Some((from, id));
+    }
+}
+
 impl Served {
     fn new(to: Waiting) -> Served {
         Served { to, ceiling: Timestamp::default(), more: None }
@@ -142,8 +164,14 @@ impl Node {
                 let writes = changes_something(&request);
                 let hands_on =
                     matches!(&request, ReplicaRequest::Forward { request, .. } if request.operation.writes());
-                let refusal = if (writes || hands_on) && self.refused.known.contains(&(from, id)) {
+                let was_refused = (writes || hands_on) && self.refused.known.contains(&(from, id));
+                let was_taken = (hands_on && self.forwarded.known.contains(&(from, id)))
+                    || (writes && self.taken.contains(from, id));
+                let refusal = if was_refused {
                     Some(Refusal::Overloaded)
+                } else if was_taken {
+                    // The first one is answered. A refusal of this copy would deny what was done.
+                    return;
                 } else if !admitted || self.fenced {
                     Some(Refusal::NodeFenced("the two nodes have not met yet".into()))
                 } else if let (Some(skew), true) = (skew, writes) {
@@ -161,7 +189,12 @@ impl Node {
                         }
                         self.respond(from, id, ReplicaResponse::Refused(refusal), actions);
                     }
-                    None => self.serve(now, from, id, request, actions),
+                    None => {
+                        if writes {
+                            self.taken.note(from, id);
+                        }
+                        self.serve(now, from, id, request, actions);
+                    }
                 }
             }
         }
