@@ -111,7 +111,10 @@ impl Node {
         durable: bool,
         actions: &mut Vec<Action>,
     ) {
-        let current = self.peers.incarnation(peer) == Some(memory.incarnation) && self.peers.is_linked(peer);
+        // Lives are counted anew on a disk that was emptied, so a new connection has to name its store too.
+        let current = self.peers.incarnation(peer) == Some(memory.incarnation)
+            && self.peers.is_linked(peer)
+            && self.meetings.named.contains(&peer);
         if !durable {
             return self.repair.remember_later(peer);
         }

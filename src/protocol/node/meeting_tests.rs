@@ -110,6 +110,55 @@ fn a_life_that_ended_before_it_was_remembered_is_not_admitted() {
 }
 
 #[test]
+fn the_same_life_over_a_new_connection_is_not_admitted_before_it_is_remembered() {
+    for refused in [false, true] {
+        let mut machine = Node::new(map(3, 3), settings());
+        up(&mut machine, 1);
+        let (mut ticket, _) = met_and_remembered(&step(&mut machine, meet(2, 7)));
+        if refused {
+            assert_eq!(step(&mut machine, Input::StorageRefused { ticket }), []);
+        }
+        step(&mut machine, Input::PeerDown { peer: node(2) });
+        up(&mut machine, 1);
+        // It names the life and the store that are known already, but not durably.
+        let actions = step(&mut machine, meet(2, 8));
+        assert_eq!(response_to(&actions), &ReplicaResponse::Met { wall: START.wall });
+        assert!(!machine.peers().is_connected(node(2)) && is_refused(&mut machine), "that is not durable yet");
+        if refused {
+            let actions = step_at(&mut machine, after(1_000), Input::Tick);
+            let again = actions.iter().find_map(|action| match action {
+                Action::Append { ticket, mutation: Mutation::Remember { memory, .. } } => {
+                    Some((*ticket, memory.commit))
+                }
+                _ => None,
+            });
+            let (again, commit) = again.expect("it is tried again");
+            assert_eq!(commit, CommitNumber(8), "with what is known by now");
+            ticket = again;
+        }
+        committed(&mut machine, ticket);
+        assert!(machine.peers().is_connected(node(2)) && !is_refused(&mut machine));
+    }
+}
+
+#[test]
+fn who_has_not_said_over_this_connection_who_it_is_is_not_admitted_for_what_it_said_over_another() {
+    let mut machine = Node::new(map(3, 3), settings());
+    up(&mut machine, 1);
+    let (ticket, _) = met_and_remembered(&step(&mut machine, meet(2, 7)));
+    step(&mut machine, Input::PeerDown { peer: node(2) });
+    up(&mut machine, 1);
+    assert_eq!(committed(&mut machine, ticket), []);
+    assert!(!machine.peers().is_connected(node(2)), "a disk that was emptied meanwhile counts its lives anew");
+    let (_, told) = asked(&step(&mut machine, meet_with(9, 7)));
+    assert!(matches!(told, ReplicaRequest::Fence { .. }), "{told:?}");
+    assert!(!machine.peers().is_connected(node(2)) && is_refused(&mut machine));
+    // The store that was met is admitted at once.
+    step(&mut machine, meet(2, 7));
+    assert!(machine.peers().is_connected(node(2)) && !is_refused(&mut machine));
+}
+
+#[test]
 fn the_same_life_comes_back_without_being_remembered_anew() {
     let mut machine = remembering();
     up(&mut machine, 3);
