@@ -462,3 +462,7 @@ fn depends_on_map(request: &ReplicaRequest) -> bool {
 fn changes_something(request: &ReplicaRequest) -> bool {
     matches!(request, ReplicaRequest::Apply { .. } | ReplicaRequest::Truncate { .. } | ReplicaRequest::Claim { .. })
 }
+
+#[cfg(test)]
+#[path = "replica_tests.rs"]
+mod tests;
