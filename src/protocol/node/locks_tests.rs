@@ -149,3 +149,60 @@ fn what_the_store_refuses_is_not_applied_and_the_next_goes_on() {
     assert!(actions.iter().any(told), "{actions:?}");
     reading(&without_replies(actions));
 }
+
+#[test]
+fn a_request_that_ends_touches_only_its_own_lock_and_the_next_in_line_is_granted() {
+    let (key, other) = (cart_key("k"), cart_key("l"));
+    let mut locks = Locks::default();
+    assert!(locks.lock(key.clone(), 1));
+    assert!(locks.lock(other.clone(), 11));
+    for number in [2, 3, 4] {
+        assert!(!locks.lock(key.clone(), number));
+        assert!(!locks.lock(other.clone(), 10 + number));
+    }
+    // One in the middle of the line ends, and then the first.
+    locks.over(3);
+    assert!(locks.granted.is_empty(), "the lock is held as before");
+    locks.over(1);
+    assert_eq!(std::mem::take(&mut locks.granted), [2]);
+    // A request that has handed its lock to the store ends before the store answers.
+    locks.handed_on(&key, 2);
+    locks.over(2);
+    assert!(locks.granted.is_empty(), "the store has it");
+    assert_eq!(locks.free(&key), Some(4));
+    // Whose turn has come may end before it is told.
+    locks.over(4);
+    assert!(locks.granted.is_empty());
+    assert!(locks.lock(key.clone(), 5), "it is free");
+    locks.over(5);
+    // The other key's line is as it was.
+    for (holder, next) in [(11, Some(12)), (12, Some(13)), (13, Some(14)), (14, None)] {
+        locks.over(holder);
+        assert_eq!(std::mem::take(&mut locks.granted), next.into_iter().collect::<Vec<u64>>());
+    }
+    locks.over(99);
+    assert!(locks.held.is_empty() && locks.of.is_empty(), "nothing is left behind: {locks:?}");
+}
+
+#[test]
+fn several_that_end_at_once_leave_the_lock_to_the_first_that_is_left() {
+    let mut machine = machine();
+    let first = reading(&step(&mut machine, put(1)));
+    step(&mut machine, put(2));
+    step_at(&mut machine, after(10), put(3));
+    step_at(&mut machine, after(10), put(4));
+    let actions = step_at(&mut machine, after(500), Input::Tick);
+    let mut ended = replies(&actions);
+    ended.sort_unstable();
+    assert_eq!(ended.iter().filter(|(number, _)| [1, 2].contains(number)).count(), 2, "{actions:?}");
+    // The second may have begun to read in between; what it finds changes nothing.
+    let reads = without_replies(actions);
+    let Some(Action::Fetch { ticket, .. }) = reads.last() else { panic!("{reads:?}") };
+    let last = *ticket;
+    assert_eq!(found(&mut machine, first, None), []);
+    let (order, record) = storing(&found(&mut machine, last, None));
+    assert_eq!(record.newest().map(|version| version.content.clone()), Some(Content::Value("3".into())));
+    let next = reading(&without_replies(committed(&mut machine, order)));
+    let (_, record) = storing(&found(&mut machine, next, Some(record)));
+    assert_eq!(record.newest().map(|version| version.content.clone()), Some(Content::Value("4".into())));
+}
