@@ -271,3 +271,7 @@ fn newest_of(item: &PulledItem) -> Timestamp {
 #[cfg(test)]
 #[path = "sync_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "collection_tests.rs"]
+mod collection_tests;

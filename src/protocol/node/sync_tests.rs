@@ -1,14 +1,16 @@
 //! Log sync and collection, as one node carries them out.
 
-use super::super::tests::{after, appended, begin, put, request, response, response_to, settle, started, step_at};
+use super::super::tests::{
+    after, appended, begin, meet, put, request, response, response_to, settle, started, step_at,
+};
 use super::*;
 use crate::protocol::io::{Input, LocalReadResult, StorageTicket};
-use crate::protocol::request::fixture::{START, actor, key, node, value};
+use crate::protocol::request::fixture::{START, actor, key, map, node, settings, value};
 use crate::types::{Actor, Applied, Counter, Dot, Incarnation, PeerMemory, Record, Stamp, StoreId, VersionVector};
 use crate::wire::Envelope;
 
 /// What was seen: nodes with the first and the last counter of a range.
-fn vector(ranges: &[(u32, u64, u64)]) -> VersionVector {
+pub(in super::super) fn vector(ranges: &[(u32, u64, u64)]) -> VersionVector {
     let mut vector = VersionVector::default();
     for (number, from, to) in ranges {
         vector.insert_range(actor(*number), Counter(*from), Counter(*to));
@@ -16,12 +18,17 @@ fn vector(ranges: &[(u32, u64, u64)]) -> VersionVector {
     vector
 }
 
-fn coverage(partition: u16, ranges: &[(u32, u64, u64)]) -> Coverage {
+pub(in super::super) fn coverage(partition: u16, ranges: &[(u32, u64, u64)]) -> Coverage {
     Coverage { partition: Partition(partition), vector: vector(ranges), horizon: Timestamp::default() }
 }
 
 /// The next round: the machine looks at its own store and finds this.
-fn round(machine: &mut Node, now: Now, commit: u64, changed: Vec<Coverage>) -> (CommitNumber, Vec<Action>) {
+pub(in super::super) fn round(
+    machine: &mut Node,
+    now: Now,
+    commit: u64,
+    changed: Vec<Coverage>,
+) -> (CommitNumber, Vec<Action>) {
     let mut actions = step_at(machine, now, Input::Tick);
     let at = actions.iter().position(|action| matches!(action, Action::Fetch { .. })).expect("it looks at its store");
     let Action::Fetch { ticket, read: LocalRead::Coverage { since } } = actions.remove(at) else {
@@ -33,7 +40,7 @@ fn round(machine: &mut Node, now: Now, commit: u64, changed: Vec<Coverage>) -> (
 }
 
 /// What a peer is told, and under which name.
-fn told(actions: &[Action], number: u32) -> Option<(RequestId, u64, Vec<u16>)> {
+pub(in super::super) fn told(actions: &[Action], number: u32) -> Option<(RequestId, u64, Vec<u16>)> {
     actions.iter().find_map(|action| match action {
         Action::Send {
             to,
@@ -58,9 +65,9 @@ fn pulls(actions: &[Action]) -> Vec<(u32, RequestId, u16, VersionVector)> {
     pulls.collect()
 }
 
-type Collected = (u16, VersionVector, Vec<(NodeId, PeerMemory)>);
+pub(in super::super) type Collected = (u16, VersionVector, Vec<(NodeId, PeerMemory)>);
 
-fn collected(actions: &[Action]) -> Vec<Collected> {
+pub(in super::super) fn collected(actions: &[Action]) -> Vec<Collected> {
     let collections = actions.iter().filter_map(|action| match action {
         Action::Append { mutation: Mutation::Collect { partition, stable, witnesses, .. }, .. } => {
             Some((partition.0, stable.clone(), witnesses.clone()))
@@ -75,7 +82,7 @@ fn hear(machine: &mut Node, now: Now, id: RequestId, number: u32) {
 }
 
 /// A peer reports what it covers.
-fn report(machine: &mut Node, now: Now, number: u32, commit: u64, changed: Vec<Coverage>) {
+pub(in super::super) fn report(machine: &mut Node, now: Now, number: u32, commit: u64, changed: Vec<Coverage>) {
     let report = ReplicaRequest::Coverage { commit: CommitNumber(commit), changed };
     let actions = step_at(machine, now, request(number, 1, report));
     assert_eq!(response_to(&actions), &ReplicaResponse::Met { wall: now.wall });
@@ -113,7 +120,7 @@ fn a_peer_that_comes_back_is_told_everything() {
     hear(&mut machine, after(1_010), two, 2);
     step_at(&mut machine, after(1_020), Input::PeerDown { peer: node(2) });
     step_at(&mut machine, after(1_030), Input::PeerUp { peer: node(2), incarnation: Incarnation(1) });
-    let actions = step_at(&mut machine, after(1_040), super::super::tests::meet(2, 10));
+    let actions = step_at(&mut machine, after(1_040), meet(2, 10));
     let [_, Action::Fetch { ticket, read: LocalRead::Coverage { since } }] = actions[..] else { panic!("{actions:?}") };
     assert_eq!(since, CommitNumber(11));
     let result = LocalReadResult::Coverage { commit: CommitNumber(11), changed: Vec::new() };
@@ -333,6 +340,35 @@ fn one_look_at_a_time() {
     assert_eq!(step_at(&mut machine, after(2_000), Input::StorageRefused { ticket }), []);
     let actions = step_at(&mut machine, after(3_000), Input::Tick);
     assert!(matches!(actions[..], [Action::Fetch { read: LocalRead::Coverage { .. }, .. }]), "{actions:?}");
+}
+
+#[test]
+fn a_first_look_that_the_store_had_no_room_for_is_taken_again_from_the_beginning() {
+    let mut machine = Node::new(map(3, 3), settings());
+    let up = Input::PeerUp { peer: node(2), incarnation: Incarnation(1) };
+    let greeting = step_at(&mut machine, START, up);
+    settle(&mut machine, START, greeting);
+    let actions = step_at(&mut machine, START, meet(2, 10));
+    let [_, Action::Append { ticket, mutation: Mutation::Remember { .. } }] = actions[..] else {
+        panic!("{actions:?}")
+    };
+    let mut actions = step_at(&mut machine, START, Input::Committed { ticket, applied: Applied::Stored });
+    for second in 1..=3 {
+        let [Action::Fetch { ticket, read: LocalRead::Coverage { since } }] = actions[..] else {
+            panic!("{actions:?}")
+        };
+        assert_eq!(since, CommitNumber(0), "what changed before this life began was never seen");
+        assert_eq!(step_at(&mut machine, after(second * 1_000 - 1), Input::StorageRefused { ticket }), []);
+        actions = step_at(&mut machine, after(second * 1_000), Input::Tick);
+    }
+    let [Action::Fetch { ticket, read: LocalRead::Coverage { since } }] = actions[..] else { panic!("{actions:?}") };
+    assert_eq!(since, CommitNumber(0));
+    let changed = vec![coverage(0, &[(1, 1, 3)])];
+    let result = LocalReadResult::Coverage { commit: CommitNumber(10), changed };
+    let actions = step_at(&mut machine, after(3_010), Input::Fetched { ticket, result });
+    assert_eq!(told(&actions, 2).expect("node 2 is told").2, [0], "log sync goes on");
+    let (since, _) = round(&mut machine, after(4_000), 11, Vec::new());
+    assert_eq!(since, CommitNumber(10), "from now on only what is new");
 }
 
 #[test]
