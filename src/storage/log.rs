@@ -8,7 +8,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::types::{Actor, CommitNumber, Counter, Coverage, Dot, Partition, Timestamp, VersionVector, limits};
+use crate::types::{
+    Actor, CommitNumber, Counter, Counters, Coverage, Dot, Partition, Timestamp, VersionVector, limits,
+};
 
 /// Where a dot is logged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -166,9 +168,11 @@ impl Log {
     }
 
     /// What may be collected in a partition: of what is stable elsewhere, the part that is
-    /// durable here. Nothing while no checkpoint can be taken.
+    /// durable here. Nothing of an actor for whose counters no checkpoint has room, however few of
+    /// them are stable: all that is durable goes into it.
     pub(super) fn collectable(&self, partition: Partition, stable: &VersionVector) -> VersionVector {
-        self.durable(partition).common(stable).only(|counters| counters.ranges().len() <= limits::CHECKPOINT_RANGES)
+        let fits = |counters: &Counters| counters.ranges().len() <= limits::CHECKPOINT_RANGES;
+        self.durable(partition).clone().only(fits).common(stable)
     }
 
     /// The horizon after a collection whose newest removal is `removed`.

@@ -78,11 +78,11 @@ pub const COMMIT_GROUP_BYTES: usize = 4 * 1024 * 1024;
 /// one sled leaf.
 pub const COMMIT_GROUP_LOG_BYTES: usize = 64 * 1024;
 /// Gaps and ranges of one actor that a checkpoint has room for. While there are more, nothing
-/// of the partition is collected; they close as replicas fill each other's gaps.
+/// that it wrote in the partition is collected; they close as replicas fill each other's gaps.
 pub const CHECKPOINT_RANGES: usize = 4 * 1024;
 /// Dots that one pull asks for or one answer brings, at most.
 pub const PULL_DOTS: usize = 4 * 1024;
-/// Bytes of records in the answer to one pull; it closes once it exceeds this.
+/// Bytes of the answer to one pull, unless one record takes more: that comes alone.
 pub const PULL_BYTES: usize = 1024 * 1024;
 /// Dots that one collection lets go of in a partition, at most.
 pub const RELEASED_DOTS: usize = 4 * 1024;

@@ -13,26 +13,26 @@ use dogsled::types::{
 use super::storage::{PARTITIONS, delete, key, last, open, partition, put, stamp};
 
 /// A store that can be left and opened again.
-enum Store {
+pub enum Store {
     Memory(MemoryStorage),
     Sled(tempfile::TempDir, Option<SledStorage>),
 }
 
 impl Store {
-    fn all() -> [Store; 2] {
+    pub fn all() -> [Store; 2] {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let sled = open(directory.path());
         [Store::Memory(MemoryStorage::new(PARTITIONS, StoreId(1))), Store::Sled(directory, Some(sled))]
     }
 
-    fn get(&self) -> &dyn Storage {
+    pub fn get(&self) -> &dyn Storage {
         match self {
             Store::Memory(memory) => memory,
             Store::Sled(_, sled) => sled.as_ref().expect("it is open"),
         }
     }
 
-    fn reopen(&mut self) {
+    pub fn reopen(&mut self) {
         match self {
             Store::Memory(memory) => memory.crash(usize::MAX),
             Store::Sled(directory, sled) => {
@@ -42,13 +42,13 @@ impl Store {
         }
     }
 
-    fn apply(&self, mutation: Mutation) -> Applied {
+    pub fn apply(&self, mutation: Mutation) -> Applied {
         let mut applied = self.get().apply(&[mutation], Timestamp(0)).expect("the store works");
         applied.pop().expect("one answer to one mutation")
     }
 
     /// The same, and durable.
-    fn commit(&self, mutation: Mutation) -> Applied {
+    pub fn commit(&self, mutation: Mutation) -> Applied {
         let applied = self.apply(mutation);
         self.get().sync().expect("the store works");
         applied
@@ -77,6 +77,13 @@ fn dots(numbers: &[u64]) -> VersionVector {
 fn version(number: u64, value: Option<&'static str>) -> Version {
     let content = value.map_or(Content::Tombstone, |value| Content::Value(Bytes::from_static(value.as_bytes())));
     Version { stamp: stamp(number), expires_at: None, content }
+}
+
+/// A stamp of another actor than the others'.
+fn by(node: u32, number: u64) -> Stamp {
+    let Stamp { timestamp, mut dot } = stamp(number);
+    dot.actor.node = NodeId::new(node).expect("not zero");
+    Stamp { timestamp, dot }
 }
 
 fn absorb(key: &Key, numbers: &[u64], record: Option<Record>, horizon: Timestamp) -> Mutation {
@@ -251,11 +258,6 @@ fn a_sibling_that_was_deleted_does_not_come_back_beside_a_new_one() {
         let key = Key::new(NamespaceId(1), "k").expect("a valid key");
         let partition = partition(&key);
         // Two actors: what one has written says nothing of what the other has.
-        let by = |node: u32, number: u64| {
-            let Stamp { timestamp, mut dot } = stamp(number);
-            dot.actor.node = NodeId::new(node).expect("not zero");
-            Stamp { timestamp, dot }
-        };
         let write = |stamp: Stamp, value: Option<&'static str>, known: &[Stamp]| {
             let context: CausalContext = known.iter().map(|stamp| stamp.dot).collect();
             let version = Version { stamp, ..version(1, value) };
@@ -277,6 +279,89 @@ fn a_sibling_that_was_deleted_does_not_come_back_beside_a_new_one() {
         assert_eq!(store.apply(write(by(3, 50), Some("newest"), &[new, concurrent, by(4, 5)])), Applied::Stored);
         assert_eq!(store.apply(write(by(4, 5), Some("replaced"), &[])), Applied::Stored);
         assert_eq!(store.read(&key).expect("it is there").versions().len(), 1);
+    }
+}
+
+#[test]
+fn what_a_sibling_knew_to_be_deleted_does_not_come_back_after_it_has_expired() {
+    for mut store in Store::all() {
+        let key = Key::new(NamespaceId(1), "k").expect("a valid key");
+        let partition = partition(&key);
+        let write = |stamp: Stamp, expires_at: Option<WallTime>, known: &[Stamp]| {
+            let version = Version { stamp, expires_at, ..version(1, Some("v")) };
+            let record = Record::Siblings(Siblings::new(vec![version], known.iter().copied().collect()));
+            Mutation::Record { partition, key: key.clone(), record }
+        };
+        // Whoever sends it has merged it with a version that has deleted an older one and is gone.
+        let (brief, dead) = (by(2, 20), by(1, 45));
+        store.commit(write(brief, Some(WallTime(100)), &[dead]));
+        let stable = VersionVector::from_iter([brief.dot]);
+        let expired_before = WallTime(100);
+        store.apply(Mutation::Collect { partition, stable, expired_before, witnesses: Vec::new() });
+        assert_eq!(store.read(&key), None);
+        for life in 0..2 {
+            let late = store.apply(write(dead, None, &[]));
+            assert_eq!(late, Applied::Behind { horizon: dead.timestamp }, "life {life}");
+            assert_eq!(store.read(&key), None, "life {life}");
+            store.reopen();
+        }
+        assert_eq!(store.apply(write(by(1, 46), None, &[])), Applied::Stored, "what nothing has deleted is taken");
+    }
+}
+
+#[test]
+fn an_actor_with_too_many_gaps_does_not_stop_the_collection_of_the_others() {
+    for mut store in Store::all() {
+        let (gappy, sound) = (key("{t}gappy"), key("{t}sound"));
+        let partition = partition(&gappy);
+        let last_number = 2 * CHECKPOINT_RANGES as u64 + 1;
+        let delete_by = |key: &Key, stamp: Stamp| last(key, Version { stamp, ..version(1, None) });
+        let mut group: Vec<Mutation> =
+            (1..=last_number).step_by(2).map(|number| delete_by(&gappy, by(3, number))).collect();
+        let of_others: Vec<Stamp> = vec![by(1, 7), by(1, 9), by(5, 11)];
+        group.extend(of_others.iter().map(|stamp| delete_by(&sound, *stamp)));
+        store.get().apply(&group, Timestamp(0)).expect("the store works");
+        store.get().sync().expect("the store works");
+        let of_gappy = (1..=last_number).map(|number| by(3, number));
+        let stable: VersionVector = of_gappy.chain(of_others.clone()).map(|stamp| stamp.dot).collect();
+        let collect =
+            || Mutation::Collect { partition, stable: stable.clone(), expired_before: WallTime(0), witnesses: vec![] };
+        store.commit(collect());
+        assert_eq!(store.read(&sound), None, "it is collected beside the other");
+        assert_eq!(store.read(&gappy), Some(Record::Last(Version { stamp: by(3, last_number), ..version(1, None) })));
+        assert_eq!(store.get().log_length(), CHECKPOINT_RANGES as u64 + 1, "only the gaps are kept");
+        store.reopen();
+        let seen = |stamp: Stamp| store.get().covers(partition, &VersionVector::from_iter([stamp.dot]));
+        assert!(of_others.iter().all(|stamp| seen(*stamp)), "the checkpoint has them");
+        assert!(seen(by(3, 1)) && seen(by(3, last_number)) && !seen(by(3, 2)), "the log has them");
+        // Once a gap has closed, the rest goes too.
+        store.commit(delete_by(&gappy, by(3, 2)));
+        store.commit(collect());
+        store.commit(collect());
+        assert_eq!((store.read(&gappy), store.get().log_length()), (None, 0));
+    }
+}
+
+#[test]
+fn what_is_collected_is_never_forgotten_however_many_gaps_lie_above_it() {
+    for mut store in Store::all() {
+        let key = key("k");
+        let partition = partition(&key);
+        let last_number = 2 * CHECKPOINT_RANGES as u64 + 1;
+        // Each group of its own, so that nothing else keeps their log entries.
+        store.commit(delete(&key, 1));
+        store.commit(delete(&key, 3));
+        let group: Vec<Mutation> = (5..=last_number).step_by(2).map(|number| delete(&key, number)).collect();
+        store.get().apply(&group, Timestamp(0)).expect("the store works");
+        store.get().sync().expect("the store works");
+        // The others have not reported the gaps yet, so what is stable has few ranges.
+        store.collect(partition, &[1, 3], 0);
+        store.get().sync().expect("the store works");
+        let (_, before) = store.get().coverage(CommitNumber(0));
+        store.reopen();
+        let (_, after) = store.get().coverage(CommitNumber(0));
+        assert!(after[0].vector == before[0].vector, "some was forgotten");
+        assert!(store.get().covers(partition, &dots(&[1, 3, 5, last_number])));
     }
 }
 
