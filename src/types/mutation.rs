@@ -145,6 +145,22 @@ pub struct PeerMemory {
     pub commit: CommitNumber,
 }
 
+impl PeerMemory {
+    /// What is to be remembered once this was said of a peer of which something is known: of
+    /// the same store never less. Another store's lives and groups are counted anew.
+    #[must_use]
+    pub fn after(self, known: Option<PeerMemory>) -> PeerMemory {
+        match known {
+            Some(known) if known.store == self.store => PeerMemory {
+                incarnation: self.incarnation.max(known.incarnation),
+                store: self.store,
+                commit: self.commit.max(known.commit),
+            },
+            _ => self,
+        }
+    }
+}
+
 /// The name of one store, drawn when it was made: an emptied directory has another.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -27,6 +27,7 @@ mod sim_teeth;
 mod storage;
 mod storage_deletes;
 mod storage_model;
+mod storage_peers;
 mod tidy;
 mod transport;
 mod transport_garbage;

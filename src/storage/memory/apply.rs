@@ -1,8 +1,8 @@
 //! How the model applies a group.
 
 use crate::types::{
-    Applied, CommitNumber, Key, Mutation, Partition, PulledItem, Record, SeededBug, Stamp, Timestamp, Version,
-    VersionVector, WallTime, limits,
+    Applied, CommitNumber, Key, Mutation, NodeId, Partition, PeerMemory, PulledItem, Record, SeededBug, Stamp,
+    Timestamp, Version, VersionVector, WallTime, limits,
 };
 
 use super::super::log::Log;
@@ -71,14 +71,12 @@ impl State {
                 Applied::Stored
             }
             Mutation::Collect { partition, stable, expired_before, witnesses } => {
-                for (node, memory) in witnesses {
-                    self.write(Cell::Peer(*node, Some(*memory)));
-                }
+                witnesses.iter().for_each(|(node, memory)| self.remember(*node, *memory));
                 self.collect(*partition, stable, *expired_before);
                 Applied::Stored
             }
             Mutation::Remember { node, memory } => {
-                self.write(Cell::Peer(*node, Some(*memory)));
+                self.remember(*node, *memory);
                 Applied::Stored
             }
             Mutation::Claim { partition, op, claim, until } => {
@@ -142,6 +140,11 @@ impl State {
             Verdict::Superseded(by) => Applied::Superseded { by },
             _ => Applied::Stored,
         }
+    }
+
+    fn remember(&mut self, node: NodeId, memory: PeerMemory) {
+        let memory = memory.after(self.disk.peers.get(&node).copied());
+        self.write(Cell::Peer(node, Some(memory)));
     }
 
     /// A dot is covered from now on, and this is what it wrote to.

@@ -164,7 +164,11 @@ impl Writer {
             }
             Write::Peer(node, memory) => {
                 let key = schema::peer_key(node);
-                schema::encode_peer(&mut self.value, &key, &memory);
+                let known = match core.meta.get(key).map_err(engine)? {
+                    Some(stored) => Some(schema::decode_peer(&key, &stored)?.1),
+                    None => None,
+                };
+                schema::encode_peer(&mut self.value, &key, &memory.after(known));
                 self.insert(core, &core.meta, &key)?;
             }
             Write::Claim { partition, op, claim, until } => self.write_claim(core, partition, op, claim, until)?,
