@@ -11,6 +11,7 @@ mod error;
 mod engine;
 mod log;
 mod verdict;
+mod pull_room;
 mod files;
 pub mod incarnation;
 pub mod memory;

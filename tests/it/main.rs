@@ -28,6 +28,7 @@ mod storage;
 mod storage_deletes;
 mod storage_model;
 mod storage_peers;
+mod storage_pull;
 mod tidy;
 mod transport;
 mod transport_garbage;

@@ -26,6 +26,7 @@ use crate::types::{
 
 use super::engine::Held;
 use super::log::{Log, Place as LogPlace};
+use super::pull_room::PullRoom;
 use super::verdict::{outlived, reflects};
 use super::{Recovered, SCAN_EXAMINED_KEYS, Storage, StorageError};
 
@@ -239,7 +240,7 @@ impl Storage for MemoryStorage {
         let state = self.lock();
         let (found, lost) = state.log.find(partition, wanted, limits::PULL_DOTS);
         let mut pulled = Pulled { items: Vec::new(), lost };
-        let mut bytes = 0;
+        let mut room = PullRoom::new();
         let mut by_key: std::collections::BTreeMap<&Place, usize> = std::collections::BTreeMap::new();
         for (dot, at) in found {
             let items = state.disk.log.get(&at.commit).expect("the index has only entries that are there");
@@ -247,30 +248,33 @@ impl Storage for MemoryStorage {
             let item = item.expect("the index is right");
             match &item.target {
                 Target::Namespace(namespace) => {
-                    pulled.items.push(PulledItem::Truncation { namespace: *namespace, stamp: item.stamp });
+                    if room.takes_truncation() {
+                        pulled.items.push(PulledItem::Truncation { namespace: *namespace, stamp: item.stamp });
+                    }
                 }
                 Target::Key(place) => {
                     if let Some(at) = by_key.get(place) {
-                        if let PulledItem::Record { dots, .. } = &mut pulled.items[*at] {
+                        if let PulledItem::Record { dots, .. } = &mut pulled.items[*at]
+                            && room.takes_dot()
+                        {
                             dots.push(item.stamp);
                         }
                         continue;
                     }
-                    if bytes >= limits::PULL_BYTES {
+                    if room.is_closed() {
                         continue;
                     }
-                    let record = state.disk.records.get(place).cloned();
-                    let more = 128 + place.3.len() + record.as_ref().map_or(0, Record::value_bytes);
-                    if bytes > 0 && bytes + more > limits::PULL_BYTES {
-                        // It comes with the next answer: one with both might be longer than a frame.
-                        bytes = limits::PULL_BYTES;
-                        continue;
+                    let (key, record) = (key_of(place), state.disk.records.get(place));
+                    if room.takes_record(&key, record) {
+                        by_key.insert(place, pulled.items.len());
+                        let record = record.cloned();
+                        pulled.items.push(PulledItem::Record { dots: vec![item.stamp], key, record });
                     }
-                    bytes += more;
-                    by_key.insert(place, pulled.items.len());
-                    pulled.items.push(PulledItem::Record { dots: vec![item.stamp], key: key_of(place), record });
                 }
             }
+        }
+        if !room.takes_lost() {
+            pulled.lost = VersionVector::empty();
         }
         Ok(pulled)
     }

@@ -14,6 +14,7 @@ use crate::types::{
 
 use super::super::StorageError;
 use super::super::log::Place;
+use super::super::pull_room::PullRoom;
 use super::schema::{self, LogReader, RecordKeyParts, Target, Tree};
 use super::{Core, engine};
 
@@ -23,7 +24,7 @@ impl Core {
         let (found, lost) = self.log().find(partition, wanted, limits::PULL_DOTS);
         let mut logged = self.logged(partition, &found)?;
         let mut pulled = Pulled { items: Vec::new(), lost };
-        let mut bytes = 0;
+        let mut room = PullRoom::new();
         let mut by_key: HashMap<Bytes, usize> = HashMap::new();
         for (dot, place) in found {
             let Some((stamp, target)) = logged.remove(&dot) else {
@@ -33,30 +34,32 @@ impl Core {
             };
             let record_key = match target {
                 Target::Namespace(namespace) => {
-                    pulled.items.push(PulledItem::Truncation { namespace, stamp });
+                    if room.takes_truncation() {
+                        pulled.items.push(PulledItem::Truncation { namespace, stamp });
+                    }
                     continue;
                 }
                 Target::Record(record_key) => record_key,
             };
             if let Some(at) = by_key.get(&record_key) {
-                if let PulledItem::Record { dots, .. } = &mut pulled.items[*at] {
+                if let PulledItem::Record { dots, .. } = &mut pulled.items[*at]
+                    && room.takes_dot()
+                {
                     dots.push(stamp);
                 }
                 continue;
             }
-            if bytes >= limits::PULL_BYTES {
+            if room.is_closed() {
                 continue;
             }
             let (key, record) = self.whole(&record_key)?;
-            let more = 128 + key.bytes().len() + record.as_ref().map_or(0, crate::types::Record::value_bytes);
-            if bytes > 0 && bytes + more > limits::PULL_BYTES {
-                // It comes with the next answer: one with both might be longer than a frame.
-                bytes = limits::PULL_BYTES;
-                continue;
+            if room.takes_record(&key, record.as_ref()) {
+                by_key.insert(record_key, pulled.items.len());
+                pulled.items.push(PulledItem::Record { dots: vec![stamp], key, record });
             }
-            bytes += more;
-            by_key.insert(record_key, pulled.items.len());
-            pulled.items.push(PulledItem::Record { dots: vec![stamp], key, record });
+        }
+        if !room.takes_lost() {
+            pulled.lost = VersionVector::empty();
         }
         Ok(pulled)
     }
