@@ -201,7 +201,7 @@ impl EventLoop {
                 self.feed(turn, now, Input::PeerUp { peer, incarnation });
                 self.renew_view(turn, now);
             }
-            TransportEvent::Down { peer } => {
+            TransportEvent::Down { peer, .. } => {
                 tracing::warn!(%peer, "peer is disconnected");
                 self.feed(turn, now, Input::PeerDown { peer });
                 self.renew_view(turn, now);
@@ -211,6 +211,7 @@ impl EventLoop {
                     self.take_frame(turn, now, peer, &frame);
                 }
             }
+            TransportEvent::Unreachable { peer } => tracing::debug!(%peer, "cannot be reached now"),
             // Probes will travel as datagrams; no part of this version sends any.
             TransportEvent::Datagram { peer, .. } => tracing::debug!(%peer, "ignored a datagram"),
         }
@@ -305,7 +306,9 @@ impl EventLoop {
             return;
         }
         self.epoch.store(map.epoch.0, Ordering::Relaxed);
-        self.transport.set_peers(peers_of(&map, self.shared.id));
+        let peers = peers_of(&map, self.shared.id);
+        self.transport.keep(peers.iter().map(|peer| peer.id).collect());
+        self.transport.set_peers(peers);
         self.shared.map.store(Arc::new(map));
     }
 

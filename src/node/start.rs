@@ -184,7 +184,9 @@ fn launch(
                     return StopReason::Asked;
                 }
             };
-            transport.set_peers(peers_of(&map, id));
+            let peers = peers_of(&map, id);
+            transport.keep(peers.iter().map(|peer| peer.id).collect());
+            transport.set_peers(peers);
             let node = Node::new(map.clone(), settings);
             // Until it has met its peers, a node must not say that it is ready.
             let partitions_without_quorum = node.partitions_without_quorum();

@@ -1,5 +1,6 @@
 //! What a transport counts: written where it happens, read by the metrics page.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Why somebody was not let in, or was not believed.
@@ -77,6 +78,8 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct Counters {
             $(pub(crate) $name: AtomicU64,)*
+            /// By who dialled: this node, the peer.
+            standing: [AtomicU64; 2],
             refused: [AtomicU64; HandshakeRefusal::ALL.len()],
         }
 
@@ -84,6 +87,10 @@ macro_rules! counters {
         #[derive(Clone, PartialEq, Eq, Debug, Default)]
         pub struct CountersSnapshot {
             $($(#[$doc])* pub $name: u64,)*
+            /// Connections in use now that this node dialled.
+            pub standing_dialled: u64,
+            /// Connections in use now that the peer dialled.
+            pub standing_accepted: u64,
             refused: [u64; HandshakeRefusal::ALL.len()],
         }
 
@@ -92,13 +99,16 @@ macro_rules! counters {
             pub fn snapshot(&self) -> CountersSnapshot {
                 CountersSnapshot {
                     $($name: self.$name.load(Ordering::Relaxed),)*
+                    standing_dialled: self.standing[0].load(Ordering::Relaxed),
+                    standing_accepted: self.standing[1].load(Ordering::Relaxed),
                     refused: std::array::from_fn(|index| self.refused[index].load(Ordering::Relaxed)),
                 }
             }
         }
 
         impl CountersSnapshot {
-            /// Each count with its name, refusals left out.
+            /// Each count with its name; left out are refusals, and what stands now, which
+            /// is no count of events.
             pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name),)*].into_iter()
             }
@@ -109,12 +119,17 @@ macro_rules! counters {
 counters! {
     /// Connections that came to stand, dialled or accepted.
     connections_opened,
-    /// Connections that ended without another taking their place.
+    /// Connections that were lost: neither end has ended them in good order, and none has
+    /// taken their place.
     connections_lost,
+    /// Connections that ended in good order: idle, or not wanted any more by one end.
+    connections_parted,
     /// Connections that another took the place of, with nothing lost.
     connections_renewed,
     /// Attempts to connect that came to nothing; the next one follows by itself.
     dials_failed,
+    /// Attempts to connect that were given up because the peer's own came first.
+    dials_crossed,
     /// Times that a peer did not let this node in.
     refused_by_peer,
     /// Frames handed to the network.
@@ -129,8 +144,12 @@ counters! {
     datagrams_sent,
     /// Datagrams that arrived.
     datagrams_received,
-    /// Datagrams that could not be sent, or that nobody had room for on arrival.
+    /// Datagrams that could not be sent.
+    datagrams_refused,
+    /// Datagrams that arrived when too many events were waiting.
     datagrams_dropped,
+    /// Datagrams that arrived and were too long.
+    datagrams_oversize,
     /// Frames that were refused because too much was waiting.
     queue_full,
     /// Connections ended because the peer broke the protocol.
@@ -141,7 +160,26 @@ counters! {
     certificate_reload_failures,
 }
 
+/// A connection in use: counted until it is dropped.
+#[derive(Debug)]
+pub(crate) struct InUse {
+    counters: Arc<Counters>,
+    accepted: bool,
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.counters.standing[usize::from(self.accepted)].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Counters {
+    /// Counts a connection as long as it is in use.
+    pub(crate) fn in_use(self: &Arc<Self>, accepted: bool) -> InUse {
+        self.standing[usize::from(accepted)].fetch_add(1, Ordering::Relaxed);
+        InUse { counters: self.clone(), accepted }
+    }
+
     pub(crate) fn add(counter: &AtomicU64, count: u64) {
         counter.fetch_add(count, Ordering::Relaxed);
     }
@@ -166,6 +204,22 @@ impl CountersSnapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_is_counted_while_it_stands() {
+        let counters = Arc::new(Counters::default());
+        let dialled = counters.in_use(false);
+        let accepted = [counters.in_use(true), counters.in_use(true)];
+        let standing = |counters: &Counters| {
+            let snapshot = counters.snapshot();
+            (snapshot.standing_dialled, snapshot.standing_accepted)
+        };
+        assert_eq!(standing(&counters), (1, 2));
+        drop(dialled);
+        assert_eq!(standing(&counters), (0, 2));
+        drop(accepted);
+        assert_eq!(standing(&counters), (0, 0));
+    }
 
     #[test]
     fn each_refusal_is_counted_by_itself() {

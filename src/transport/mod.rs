@@ -1,14 +1,29 @@
 //! How frames get from one node to another.
 //!
 //! [`Transport`] is what the node sends through; [`TransportEvent`]s are what it hears.
-//! Frames between two nodes arrive in order or not at all while a connection lives;
-//! across connections any suffix may be lost. Datagrams may be lost at any time.
+//!
+//! **Who is connected.** The members ([`Transport::set_peers`]) may be connected with;
+//! nobody else is let in. Each node dials the members that it keeps
+//! ([`Transport::keep`]), again and again if need be, and takes the connections that other
+//! members dial. Over any connection that stands both ends may send. Between two nodes at
+//! most one connection is in use: if both dial at once the one dialled by the lower id
+//! stands, without `Down` and without loss, and the other is never seen. A node closes a
+//! connection that it does not keep once neither a frame nor a datagram has travelled on it
+//! for a time that is set; if the other end keeps it, that dials again at once.
+//!
+//! **What is promised of frames.** Between `Up` and `Down` they arrive in the order in
+//! which they were sent, each once, none left out. A connection that is closed as idle
+//! delivers all that was accepted for sending; when a node stops, it delivers what it has
+//! accepted, and what was on its way to it may be lost; of any other connection that ends
+//! any suffix may be lost. Datagrams may be lost at any time, and are while many events
+//! wait.
 
 pub mod certificates;
 mod counters;
 pub mod quic;
 pub mod channel;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -17,7 +32,7 @@ use crate::types::{Incarnation, NodeId};
 
 pub use counters::{Counters, CountersSnapshot, HandshakeRefusal};
 
-/// A node to keep a connection to.
+/// A node that may be connected with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Peer {
     /// Its name: its certificate must say so.
@@ -51,8 +66,18 @@ pub enum TransportEvent {
         /// In which of its lives.
         incarnation: Incarnation,
     },
-    /// The connection is gone; frames sent may not have arrived.
+    /// The connection is gone.
     Down {
+        /// Who.
+        peer: NodeId,
+        /// It was closed in good order: as idle, or because an end stops or does not list
+        /// the other any more. Otherwise it was lost, or closed for a breach of the
+        /// protocol, or the peer has begun another life; frames sent may not have arrived.
+        parted: bool,
+    },
+    /// An attempt to connect to a peer that is kept has failed. The next one follows after
+    /// a wait, as long as the peer is kept.
+    Unreachable {
         /// Who.
         peer: NodeId,
     },
@@ -89,7 +114,12 @@ pub trait Transport: Send + Sync + 'static {
     /// Ends a connection whose peer broke the protocol. It may connect again.
     fn disconnect(&self, peer: NodeId, reason: &str);
 
-    /// The nodes to keep connections to and to accept connections from, this node left
-    /// out. Connections to others are closed.
+    /// The members: who may be connected with, and where they are; this node is left out.
+    /// Connections with others are closed. This alone makes no connection.
     fn set_peers(&self, peers: Vec<Peer>);
+
+    /// The members to which this node sees to it that a connection stands, in place of
+    /// those named before. Whoever is named and no member is dialled once it is one.
+    /// A connection that is not kept any more stays until it is idle, counted from here on.
+    fn keep(&self, peers: BTreeSet<NodeId>);
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::types::{ClusterId, Epoch, Incarnation, NodeId};
 
 /// The version of the protocol that this build speaks.
-pub const PROTOCOL_VERSION: u8 = 2;
+pub const PROTOCOL_VERSION: u8 = 3;
 
 /// What stands before the postcard body, so that other protocols are told apart.
 const MAGIC: [u8; 4] = *b"DSLD";

@@ -1,6 +1,6 @@
 //! What the tests of the transport share: certificates, nodes, and waiting for events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -46,12 +46,18 @@ pub struct Inbox {
     frames: BTreeMap<NodeId, Vec<Bytes>>,
     /// How often a connection went down.
     pub downs: usize,
+    /// How often it was lost.
+    pub lost: usize,
+    /// How often a connection came up.
+    pub ups: usize,
+    /// How often a peer could not be reached.
+    pub unreachable: usize,
 }
 
 impl Inbox {
     pub fn new(node: NodeId, capacity: usize) -> (mpsc::Sender<TransportEvent>, Inbox) {
         let (sender, events) = mpsc::channel(capacity);
-        (sender, Inbox { node, events, frames: BTreeMap::new(), downs: 0 })
+        (sender, Inbox { node, events, frames: BTreeMap::new(), downs: 0, lost: 0, ups: 0, unreachable: 0 })
     }
 
     pub async fn next(&mut self) -> TransportEvent {
@@ -70,18 +76,29 @@ impl Inbox {
 
     fn note(&mut self, event: &TransportEvent) {
         match event {
-            TransportEvent::Down { .. } => self.downs += 1,
+            TransportEvent::Up { .. } => self.ups += 1,
+            TransportEvent::Down { parted, .. } => {
+                self.downs += 1;
+                self.lost += usize::from(!parted);
+            }
+            TransportEvent::Unreachable { .. } => self.unreachable += 1,
             TransportEvent::Frames { peer, frames } => {
                 assert!(!frames.is_empty(), "an event without frames");
                 self.frames.entry(*peer).or_default().extend_from_slice(frames);
             }
-            _ => {}
+            TransportEvent::Datagram { .. } => {}
         }
     }
 
     /// Drops the frames that were kept.
     pub fn forget_frames(&mut self) {
         self.frames.clear();
+    }
+
+    /// Drops the frames, and counts anew.
+    pub fn forget(&mut self) {
+        self.frames.clear();
+        (self.ups, self.downs, self.lost, self.unreachable) = (0, 0, 0, 0);
     }
 
     /// Until `peer` is up; in which life.
@@ -94,8 +111,14 @@ impl Inbox {
         }
     }
 
-    pub async fn down(&mut self, from: NodeId) {
-        while self.next().await != (TransportEvent::Down { peer: from }) {}
+    /// Until `peer` is down; whether in good order.
+    pub async fn down(&mut self, from: NodeId) -> bool {
+        loop {
+            match self.next().await {
+                TransportEvent::Down { peer, parted } if peer == from => return parted,
+                _ => {}
+            }
+        }
     }
 
     /// The next so many frames of this peer.
@@ -236,10 +259,29 @@ impl QuicNode {
     }
 }
 
-/// Two connected nodes.
+impl From<&QuicNode> for Peer {
+    fn from(node: &QuicNode) -> Peer {
+        node.peer()
+    }
+}
+
+/// Lists these peers and keeps connections to all of them.
+pub fn keep_all(transport: &dyn Transport, peers: Vec<Peer>) {
+    transport.keep(peers.iter().map(|peer| peer.id).collect());
+    transport.set_peers(peers);
+}
+
+/// Two connected nodes that both keep the connection.
 pub async fn connect(one: &mut QuicNode, other: &mut QuicNode) {
-    one.transport.set_peers(vec![other.peer()]);
+    keep_all(&*other.transport, vec![one.peer()]);
+    dial(one, other).await;
+}
+
+/// Two connected nodes, of which the first keeps the connection.
+pub async fn dial(one: &mut QuicNode, other: &mut QuicNode) {
     other.transport.set_peers(vec![one.peer()]);
+    one.transport.set_peers(vec![other.peer()]);
+    one.transport.keep(BTreeSet::from([other.id()]));
     one.inbox.up(other.id()).await;
     other.inbox.up(one.id()).await;
 }
@@ -330,13 +372,14 @@ impl Intruder {
     }
 
     /// As far as QUIC itself is concerned, a connection.
-    pub async fn connect(&self, to: &QuicNode) -> Result<quinn::Connection, quinn::ConnectionError> {
-        let name = dogsled::transport::certificates::node_name(to.id());
-        self.endpoint.connect_with(self.config.clone(), to.address(), &name).expect("a name").await
+    pub async fn connect(&self, to: impl Into<Peer>) -> Result<quinn::Connection, quinn::ConnectionError> {
+        let to = to.into();
+        let name = dogsled::transport::certificates::node_name(to.id);
+        self.endpoint.connect_with(self.config.clone(), to.address, &name).expect("a name").await
     }
 
     /// Connects and begins the one stream with these bytes.
-    pub async fn begin(&self, to: &QuicNode, bytes: &[u8]) -> Stream {
+    pub async fn begin(&self, to: impl Into<Peer>, bytes: &[u8]) -> Stream {
         let connection = self.connect(to).await.expect("a connection");
         let (mut send, receive) = connection.open_bi().await.expect("a stream");
         send.write_all(bytes).await.expect("bytes under way");
@@ -344,13 +387,21 @@ impl Intruder {
     }
 
     /// Connects and greets as this node, properly.
-    pub async fn greet(&self, to: &QuicNode, as_node: NodeId) -> Stream {
+    pub async fn greet(&self, to: impl Into<Peer>, as_node: NodeId) -> Stream {
+        let mut stream = self.half_greet(to, as_node).await;
+        stream.send.write_all(&greeting(&[0])).await.expect("a confirmation under way");
+        stream
+    }
+
+    /// Connects and greets, and does not confirm.
+    pub async fn half_greet(&self, to: impl Into<Peer>, as_node: NodeId) -> Stream {
+        let to = to.into();
         let mut stream = self.begin(to, &greeting(&hello(as_node).encode())).await;
         let mut prefix = [0; 4];
         stream.receive.read_exact(&mut prefix).await.expect("a greeting in return");
         let mut content = vec![0; u32::from_le_bytes(prefix) as usize];
         stream.receive.read_exact(&mut content).await.expect("a greeting in return");
-        assert_eq!(Hello::decode(&content).expect("a greeting").node, to.id());
+        assert_eq!(Hello::decode(&content).expect("a greeting").node, to.id);
         stream
     }
 }

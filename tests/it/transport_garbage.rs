@@ -19,6 +19,7 @@ use crate::transport::{
 
 const FRAME_TOO_LONG: u64 = 5;
 const BROKEN_STREAM: u64 = 6;
+const LOST: u64 = 10;
 
 struct Scene {
     certificates: Certificates,
@@ -136,6 +137,54 @@ async fn greetings_that_make_no_sense_are_refused() {
     {
         Scene::set().await.refuses_greeting(bytes, HandshakeRefusal::MalformedHello).await;
     }
+}
+
+#[tokio::test]
+async fn what_is_no_confirmation_is_refused() {
+    let mut scene = Scene::set().await;
+    let mut stream = scene.vandal().half_greet(&scene.target, node(1)).await;
+    stream.send.write_all(&greeting(b"a frame")).await.expect("bytes under way");
+    scene.target.refused(HandshakeRefusal::MalformedHello).await;
+    assert_eq!(stream.closed_with().await, 16 + HandshakeRefusal::MalformedHello as u64);
+    assert_eq!(scene.target.counters().connections_opened, 1, "only the friend was let in");
+    assert_undisturbed(&mut scene.target, &mut scene.friend).await;
+}
+
+#[tokio::test]
+async fn nothing_is_renewed_that_does_not_stand() {
+    let mut scene = Scene::set().await;
+    let mut stream = scene.vandal().half_greet(&scene.target, node(1)).await;
+    stream.send.write_all(&greeting(&[1])).await.expect("bytes under way");
+    assert_eq!(stream.closed_with().await, LOST);
+    assert_eq!(scene.target.counters().connections_opened, 1, "only the friend was let in");
+    assert_undisturbed(&mut scene.target, &mut scene.friend).await;
+}
+
+#[tokio::test]
+async fn a_datagram_that_is_too_long_is_dropped_and_counted() {
+    let mut scene = Scene::set().await;
+    let stream = scene.met().await;
+    for length in [limits::MAX_DATAGRAM_BYTES + 1, limits::MAX_DATAGRAM_BYTES] {
+        stream.connection.send_datagram(vec![7; length].into()).expect("a packet has room for it");
+    }
+    // The second one, which is short enough, shows that the first has been seen.
+    assert_eq!(scene.target.inbox.datagram(node(1)).await.len(), limits::MAX_DATAGRAM_BYTES);
+    let counters = scene.target.counters();
+    assert_eq!((counters.datagrams_oversize, counters.datagrams_received, counters.datagrams_dropped), (1, 1, 0));
+    assert_undisturbed(&mut scene.target, &mut scene.friend).await;
+}
+
+/// An empty frame is the transport's own, and means nothing from who has dialled.
+#[tokio::test]
+async fn empty_frames_are_harmless() {
+    let mut scene = Scene::set().await;
+    let mut stream = scene.met().await;
+    let mut bytes = vec![0; 4 * 10_000];
+    bytes.extend_from_slice(&greeting(b"still there"));
+    stream.send.write_all(&bytes).await.expect("bytes under way");
+    assert_eq!(scene.target.inbox.frames(node(1), 1).await, ["still there"]);
+    assert_eq!(scene.target.counters().violations, 0);
+    assert_undisturbed(&mut scene.target, &mut scene.friend).await;
 }
 
 #[tokio::test]

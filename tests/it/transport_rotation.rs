@@ -10,7 +10,7 @@ use dogsled::transport::certificates::{Authority, TlsFiles, Validity};
 use dogsled::transport::quic::QuicSettings;
 use dogsled::transport::{SendError, Transport, TransportEvent};
 
-use crate::transport::{Certificates, Log, QuicNode, assert_undisturbed, connect, node, valid};
+use crate::transport::{Certificates, Log, QuicNode, assert_undisturbed, connect, dial, node, valid};
 
 fn renew(certificates: &Certificates, of: &QuicNode) {
     let files = certificates.of_node(of.id());
@@ -42,7 +42,8 @@ async fn flow(one: &mut QuicNode, two: &mut QuicNode, renewals: usize) {
         }
         tokio::task::yield_now().await;
     }
-    for (index, (node, from)) in [(&mut *one, node(2)), (&mut *two, node(1))].into_iter().enumerate() {
+    let ids = [two.id(), one.id()];
+    for (index, (node, from)) in [&mut *one, &mut *two].into_iter().zip(ids).enumerate() {
         let expected = sent[1 - index] as usize;
         node.inbox.forget_frames();
         let missing = expected - arrived[index].len();
@@ -55,29 +56,34 @@ async fn flow(one: &mut QuicNode, two: &mut QuicNode, renewals: usize) {
 
 #[tokio::test]
 async fn certificates_of_either_end_change_while_frames_flow() {
-    let certificates = Certificates::new();
-    let mut dialler = QuicNode::start(certificates.options(node(1), 1));
-    let mut acceptor = QuicNode::start(certificates.options(node(2), 1));
-    connect(&mut dialler, &mut acceptor).await;
+    // Either node may be the one that has dialled.
+    for (dials, accepts) in [(1, 2), (2, 1)] {
+        let certificates = Certificates::new();
+        let mut dialler = QuicNode::start(certificates.options(node(dials), 1));
+        let mut acceptor = QuicNode::start(certificates.options(node(accepts), 1));
+        dial(&mut dialler, &mut acceptor).await;
 
-    let seen_before = acceptor.transport.peer_certificate(node(1)).expect("connected");
-    renew(&certificates, &dialler);
-    dialler.transport.reload_certificates().expect("good files");
-    flow(&mut dialler, &mut acceptor, 1).await;
-    assert_ne!(acceptor.transport.peer_certificate(node(1)).expect("connected"), seen_before);
+        let seen_before = acceptor.transport.peer_certificate(node(dials)).expect("connected");
+        renew(&certificates, &dialler);
+        dialler.transport.reload_certificates().expect("good files");
+        flow(&mut dialler, &mut acceptor, 1).await;
+        assert_ne!(acceptor.transport.peer_certificate(node(dials)).expect("connected"), seen_before);
 
-    let seen_before = dialler.transport.peer_certificate(node(2)).expect("connected");
-    renew(&certificates, &acceptor);
-    acceptor.transport.reload_certificates().expect("good files");
-    flow(&mut dialler, &mut acceptor, 1).await;
-    assert_ne!(dialler.transport.peer_certificate(node(2)).expect("connected"), seen_before);
+        let seen_before = dialler.transport.peer_certificate(node(accepts)).expect("connected");
+        renew(&certificates, &acceptor);
+        acceptor.transport.reload_certificates().expect("good files");
+        flow(&mut dialler, &mut acceptor, 1).await;
+        assert_ne!(dialler.transport.peer_certificate(node(accepts)).expect("connected"), seen_before);
 
-    for node in [&dialler, &acceptor] {
-        let counters = node.counters();
-        assert_eq!((counters.connections_renewed, counters.connections_lost), (2, 0), "{counters:?}");
+        for node in [&dialler, &acceptor] {
+            let counters = node.counters();
+            assert_eq!((counters.connections_renewed, counters.connections_lost), (2, 0), "{counters:?}");
+        }
+        let standing = |node: &QuicNode| (node.counters().standing_dialled, node.counters().standing_accepted);
+        assert_eq!((standing(&dialler), standing(&acceptor)), ((1, 0), (0, 1)));
+        assert_eq!(dialler.counters().frames_sent, acceptor.counters().frames_received);
+        assert_undisturbed(&mut dialler, &mut acceptor).await;
     }
-    assert_eq!(dialler.counters().frames_sent, acceptor.counters().frames_received);
-    assert_undisturbed(&mut dialler, &mut acceptor).await;
 }
 
 #[tokio::test]

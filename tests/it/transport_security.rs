@@ -15,7 +15,7 @@ use rustls::client::{ClientSessionStore, Resumption, Tls12ClientSessionValue, Tl
 use rustls::pki_types::ServerName;
 
 use crate::transport::{
-    Certificates, Intruder, Log, QuicNode, assert_undisturbed, connect, greeting, hello, node, valid,
+    Certificates, Intruder, Log, QuicNode, assert_undisturbed, connect, greeting, hello, keep_all, node, valid,
 };
 
 /// n5, which is attacked, and n6, which is its friend. n1 and n2 are members, too.
@@ -138,7 +138,7 @@ async fn a_removed_node_is_parted_from_and_not_let_in_again() {
     let mut scene = Scene::set().await;
     let mut member = QuicNode::start(scene.certificates.options(node(2), 1));
     let target = Peer { id: node(5), address: scene.target.address() };
-    member.transport.set_peers(vec![target]);
+    keep_all(&*member.transport, vec![target]);
     member.inbox.up(node(5)).await;
     scene.target.inbox.up(node(2)).await;
     scene.target.transport.set_peers(vec![scene.friend.peer()]);
@@ -158,7 +158,7 @@ async fn a_node_of_another_cluster_is_refused() {
     let mut options = scene.certificates.options(node(1), 1);
     options.cluster = ClusterId([8; 16]);
     let stranger = QuicNode::start(options);
-    stranger.transport.set_peers(vec![scene.target.peer()]);
+    keep_all(&*stranger.transport, vec![scene.target.peer()]);
     stranger.counted("refusal", |counters| counters.refused_by_peer > 0).await;
     scene.refuses(HandshakeRefusal::WrongCluster).await;
     scene.log.assert_says(&["the peer refuses this node", "wrong_cluster"]);
@@ -168,7 +168,7 @@ async fn a_node_of_another_cluster_is_refused() {
 async fn a_dialler_that_reaches_another_node_refuses_it() {
     let scene = Scene::set().await;
     let misled = QuicNode::start(scene.certificates.options(node(1), 1));
-    misled.transport.set_peers(vec![Peer { id: node(6), address: scene.target.address() }]);
+    keep_all(&*misled.transport, vec![Peer { id: node(6), address: scene.target.address() }]);
     misled.refused(HandshakeRefusal::WrongName).await;
     assert_eq!(misled.counters().connections_opened, 0);
     scene.log.assert_says(&["refused the node that was dialled", "wrong_name", "peer=n6"]);
@@ -184,7 +184,7 @@ async fn a_dialler_refuses_a_node_under_another_authority() {
     let impostor = QuicNode::start(theirs.options(node(2), 1));
     let dialler = QuicNode::start(ours.options(node(1), 1));
     impostor.transport.set_peers(vec![dialler.peer()]);
-    dialler.transport.set_peers(vec![impostor.peer()]);
+    keep_all(&*dialler.transport, vec![impostor.peer()]);
     dialler.refused(HandshakeRefusal::WrongAuthority).await;
     log.assert_says(&["refused the node that was dialled", "wrong_authority"]);
     assert_eq!(dialler.counters().connections_opened, 0);
@@ -195,14 +195,14 @@ async fn a_surpassed_life_is_refused() {
     let mut scene = Scene::set().await;
     let target = scene.target.peer();
     let mut newer = QuicNode::start(scene.certificates.options(node(1), 8));
-    newer.transport.set_peers(vec![target]);
+    keep_all(&*newer.transport, vec![target]);
     newer.inbox.up(node(5)).await;
     assert_eq!(scene.target.inbox.up(node(1)).await, Incarnation(8));
     newer.transport.close().await;
     scene.target.inbox.down(node(1)).await;
     scene.target.inbox.downs = 0;
     let older = QuicNode::start(scene.certificates.options(node(1), 7));
-    older.transport.set_peers(vec![target]);
+    keep_all(&*older.transport, vec![target]);
     older.counted("refusal", |counters| counters.refused_by_peer > 0).await;
     scene.target.refused(HandshakeRefusal::StaleIncarnation).await;
     scene.log.assert_says(&["refused", "stale_incarnation", "life 7", "life 8"]);
@@ -214,11 +214,11 @@ async fn a_second_node_of_the_same_name_is_refused_while_the_first_is_there() {
     let mut scene = Scene::set().await;
     let target = scene.target.peer();
     let mut first = QuicNode::start(scene.certificates.options(node(1), 1));
-    first.transport.set_peers(vec![target]);
+    keep_all(&*first.transport, vec![target]);
     first.inbox.up(node(5)).await;
     scene.target.inbox.up(node(1)).await;
     let twin = QuicNode::start(scene.certificates.options(node(1), 1));
-    twin.transport.set_peers(vec![target]);
+    keep_all(&*twin.transport, vec![target]);
     twin.counted("refusal", |counters| counters.refused_by_peer > 0).await;
     scene.target.refused(HandshakeRefusal::DuplicateNode).await;
     scene.log.assert_says(&["refused", "duplicate_node"]);
@@ -240,6 +240,10 @@ async fn who_does_not_greet_in_time_is_refused() {
     let slow = intruder.begin(&scene.target, &greeting(&hello(node(1)).encode())[..10]).await;
     scene.target.counted("second", |counters| counters.refused(HandshakeRefusal::Timeout) == 2).await;
     slow.connection.closed().await;
+    let undecided = intruder.half_greet(&scene.target, node(1)).await;
+    scene.target.counted("third", |counters| counters.refused(HandshakeRefusal::Timeout) == 3).await;
+    undecided.connection.closed().await;
+    assert_eq!(scene.target.counters().connections_opened, 1, "only the friend was let in");
 }
 
 #[tokio::test]
@@ -270,8 +274,26 @@ async fn more_handshakes_than_are_heard_out_are_turned_away() {
     second.closed().await;
     scene.target.counted("timeouts", |counters| counters.refused(HandshakeRefusal::Timeout) == 2).await;
     let mut member = QuicNode::start(scene.certificates.options(node(1), 1));
-    member.transport.set_peers(vec![scene.target.peer()]);
+    keep_all(&*member.transport, vec![scene.target.peer()]);
     member.inbox.up(node(5)).await;
+    assert_undisturbed(&mut scene.target, &mut scene.friend).await;
+}
+
+#[tokio::test]
+async fn a_second_node_of_the_same_name_is_refused_while_the_first_was_dialled() {
+    let mut scene = Scene::set().await;
+    let target = scene.target.peer();
+    let mut first = QuicNode::start(scene.certificates.options(node(2), 1));
+    first.transport.set_peers(vec![target]);
+    scene.target.transport.set_peers(vec![scene.friend.peer(), first.peer()]);
+    scene.target.transport.keep([first.id(), scene.friend.id()].into());
+    first.inbox.up(node(5)).await;
+    scene.target.inbox.up(node(2)).await;
+    let twin = QuicNode::start(scene.certificates.options(node(2), 1));
+    keep_all(&*twin.transport, vec![target]);
+    twin.counted("refusal", |counters| counters.refused_by_peer > 0).await;
+    scene.target.refused(HandshakeRefusal::DuplicateNode).await;
+    assert_undisturbed(&mut scene.target, &mut first).await;
     assert_undisturbed(&mut scene.target, &mut scene.friend).await;
 }
 
@@ -305,7 +327,7 @@ async fn sessions_are_never_resumed() {
     let tickets = Arc::new(Tickets::default());
     let intruder = Intruder::with(Some(&shows), |tls| tls.resumption = Resumption::store(tickets.clone()));
     // Tickets would come with the end of the handshake, before the greeting in return.
-    intruder.greet(&scene.target, node(1)).await;
+    let _stream = intruder.greet(&scene.target, node(1)).await;
     scene.target.inbox.up(node(1)).await;
     assert_eq!(tickets.0.load(Ordering::Relaxed), 0, "tickets were given out");
 }

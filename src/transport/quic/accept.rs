@@ -62,6 +62,7 @@ async fn hear(shared: &Shared, log: &Mutex<Limiter>, incoming: Incoming) {
         Failed::ByPeer(reason, text) => {
             tracing::warn!(%address, reason = reason.name(), "a node that dialled refuses this node: {text}");
         }
+        Failed::Crossed => tracing::debug!(%address, "a node that was reached from here dialled at the same time"),
         Failed::Gone(text) => tracing::debug!(%address, "a connection broke off before the greetings: {text}"),
     }
 }

@@ -6,7 +6,7 @@ use crate::transport::counters::HandshakeRefusal;
 
 /// This node is stopping.
 pub(super) const SHUTDOWN: VarInt = VarInt::from_u32(1);
-/// A newer connection took this one's place.
+/// A newer connection took the place of this one, on which something may have been lost.
 pub(super) const REPLACED: VarInt = VarInt::from_u32(2);
 /// The peer is no member any more.
 pub(super) const REMOVED: VarInt = VarInt::from_u32(3);
@@ -16,6 +16,16 @@ pub(super) const DISCONNECTED: VarInt = VarInt::from_u32(4);
 pub(super) const FRAME_TOO_LONG: VarInt = VarInt::from_u32(5);
 /// The stream ended within a frame, was reset, or was refused.
 pub(super) const BROKEN_STREAM: VarInt = VarInt::from_u32(6);
+/// Nothing has travelled for long enough; both ends have all that was sent.
+pub(super) const PARTED: VarInt = VarInt::from_u32(7);
+/// The dialler was reached from here at the same time, and that connection stands.
+pub(super) const CROSSED: VarInt = VarInt::from_u32(8);
+/// Whoever began this handshake does not want the connection any more.
+pub(super) const ABANDONED: VarInt = VarInt::from_u32(9);
+/// Given up as lost: what should have come did not come in time.
+pub(super) const LOST: VarInt = VarInt::from_u32(10);
+/// Another connection has taken the place of this one, which was read to the end.
+pub(super) const RENEWED: VarInt = VarInt::from_u32(11);
 /// A refused greeting has a code from here on.
 const REFUSED: u32 = 16;
 
@@ -33,6 +43,12 @@ const NO_APPLICATION_PROTOCOL: u64 = 0x78;
 /// The code of a refused greeting.
 pub(super) fn refused(reason: HandshakeRefusal) -> VarInt {
     VarInt::from_u32(REFUSED + reason as u32)
+}
+
+/// Whether the other end has closed a connection in good order.
+pub(super) fn is_parting(error: &ConnectionError) -> bool {
+    let orderly = [SHUTDOWN, REMOVED, PARTED, RENEWED];
+    matches!(error, ConnectionError::ApplicationClosed(close) if orderly.contains(&close.error_code))
 }
 
 fn reason_of_close(code: VarInt) -> Option<HandshakeRefusal> {
@@ -62,6 +78,8 @@ pub(super) enum Failed {
     ByPeer(HandshakeRefusal, String),
     /// The other node went away, or nobody was there.
     Gone(String),
+    /// The two dialled each other at once, and the other dial is the one that counts.
+    Crossed,
 }
 
 impl Failed {
@@ -78,6 +96,7 @@ impl Failed {
                     Failed::Gone(text)
                 }
             }
+            ConnectionError::ApplicationClosed(theirs) if theirs.error_code == CROSSED => Failed::Crossed,
             ConnectionError::ApplicationClosed(theirs) => match reason_of_close(theirs.error_code) {
                 Some(reason) => Failed::ByPeer(reason, text),
                 None => Failed::Gone(text),

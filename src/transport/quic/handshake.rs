@@ -8,7 +8,11 @@
 //! about to be refused (EVIDENCE, QUIC).
 //!
 //! When the acceptor has read a greeting, the dialler has already accepted the acceptor's
-//! certificate (TLS 1.3 lets it speak only then), so both ends need one round trip.
+//! certificate (TLS 1.3 lets it speak only then). The dialler's last word is its
+//! confirmation, a frame of one byte: it has taken the connection, as the only one or as
+//! the successor of the one that stands. Before that the acceptor uses it for nothing, so
+//! a dial that is given up halfway, because another one crossed it (see `crossing`),
+//! leaves no trace.
 //!
 //! Invariant: whoever is refused leaves no state behind, is told why, and is counted.
 
@@ -23,13 +27,19 @@ use tokio::time::timeout;
 
 use super::Shared;
 use super::codes::{self, Failed};
-use super::peer::Slot;
+use super::crossing::{Attempt, Greeting};
+use super::slot::Slot;
 use super::tls::node_of_certificate;
 use crate::transport::counters::HandshakeRefusal;
 use crate::types::{Epoch, NodeId};
 use crate::wire::{Hello, HelloError, write_frame};
 
-/// A connection on which both ends have greeted.
+/// A dialler's confirmation: it has no other connection to this node.
+const ONLY: [u8; 5] = [1, 0, 0, 0, 0];
+/// A dialler's confirmation: what it had dialled before still stands, and is renewed by this.
+const RENEWS: [u8; 5] = [1, 0, 0, 0, 1];
+
+/// A connection on which both ends have greeted, and which its dialler has confirmed.
 pub(super) struct Meeting {
     pub(super) connection: Connection,
     pub(super) send: SendStream,
@@ -37,10 +47,14 @@ pub(super) struct Meeting {
     pub(super) hello: Hello,
     /// Which certificates of this node it was made with.
     pub(super) generation: u64,
+    /// Its dialler renews by it the connection that stands.
+    pub(super) renews: bool,
+    /// It was accepted, and that is under way until it is taken.
+    pub(super) greeting: Option<Greeting>,
 }
 
-/// Connects to a peer, once.
-pub(super) async fn dial(shared: &Shared, slot: &Slot) -> Result<Meeting, Failed> {
+/// Connects to a peer, once. If this is dropped halfway, the peer has seen nothing.
+pub(super) async fn dial(shared: &Shared, slot: &Slot, attempt: Attempt) -> Result<Meeting, Failed> {
     let settings = &shared.options.settings;
     let generation = shared.generation.load(Ordering::Acquire);
     let config = quinn::ClientConfig::clone(&shared.client.load());
@@ -56,8 +70,9 @@ pub(super) async fn dial(shared: &Shared, slot: &Slot) -> Result<Meeting, Failed
     let greeting = async {
         let connection = connecting.await.map_err(|error| Failed::of(&error))?;
         let greeted = greet_acceptor(shared, slot, &connection).await;
-        let (send, receive, hello) = close_if_refused(&connection, greeted)?;
-        Ok(Meeting { connection, send, receive, hello, generation })
+        let (send, receive, hello, renews) = close_if_refused(&connection, greeted)?;
+        attempt.succeed();
+        Ok(Meeting { connection, send, receive, hello, generation, renews, greeting: None })
     };
     bounded(settings.handshake_timeout, greeting).await
 }
@@ -68,8 +83,8 @@ pub(super) async fn accept(shared: &Shared, incoming: Incoming) -> Result<(Arc<S
     let greeting = async {
         let connection = incoming.await.map_err(|error| Failed::of(&error))?;
         let greeted = greet_dialler(shared, &connection).await;
-        let (slot, (send, receive, hello)) = close_if_refused(&connection, greeted)?;
-        Ok((slot, Meeting { connection, send, receive, hello, generation }))
+        let (slot, greeting, (send, receive, hello, renews)) = close_if_refused(&connection, greeted)?;
+        Ok((slot, Meeting { connection, send, receive, hello, generation, renews, greeting: Some(greeting) }))
     };
     bounded(shared.options.settings.handshake_timeout, greeting).await
 }
@@ -81,31 +96,71 @@ async fn bounded<T>(limit: Duration, handshake: impl Future<Output = Result<T, F
     }
 }
 
-type Greeted = (SendStream, RecvStream, Hello);
+type Greeted = (SendStream, RecvStream, Hello, bool);
 
 async fn greet_acceptor(shared: &Shared, slot: &Slot, connection: &Connection) -> Result<Greeted, Failed> {
     let named = certified_node(connection)?;
     let (mut send, mut receive) = connection.open_bi().await.map_err(|error| Failed::of(&error))?;
-    write_hello(shared, &mut send).await?;
-    let hello = read_hello(&mut receive).await?;
-    check(shared, &hello, named)?;
-    slot.check_life(&hello, None)?;
-    Ok((send, receive, hello))
+    let greeting = async {
+        write_hello(shared, &mut send).await?;
+        let hello = read_hello(&mut receive).await?;
+        check(shared, &hello, named)?;
+        slot.check_life(&hello, None)?;
+        slot.crossing.until_no_greeting().await;
+        // The actor runs this, so what it sees here stands until it takes the new one.
+        let renews = slot.connection.load().is_some() && hello.incarnation == slot.known().newest;
+        write(&mut send, if renews { &RENEWS } else { &ONLY }).await?;
+        Ok::<_, Failed>((hello, renews))
+    };
+    let (hello, renews) = or_abandon(connection, greeting).await?;
+    Ok((send, receive, hello, renews))
 }
 
-async fn greet_dialler(shared: &Shared, connection: &Connection) -> Result<(Arc<Slot>, Greeted), Failed> {
+async fn greet_dialler(shared: &Shared, connection: &Connection) -> Result<(Arc<Slot>, Greeting, Greeted), Failed> {
     let named = certified_node(connection)?;
     let not_member = || refuse(HandshakeRefusal::NotMember, format!("{named} is not a member"));
     let slot = shared.peers.load().get(&named).cloned().ok_or_else(not_member)?;
-    if slot.dialled_from_here() {
-        return Err(refuse(HandshakeRefusal::Protocol, format!("{named} dials, but it is to be dialled")));
-    }
     let (mut send, mut receive) = connection.accept_bi().await.map_err(|error| Failed::of(&error))?;
-    let hello = read_hello(&mut receive).await?;
-    check(shared, &hello, named)?;
-    slot.check_life(&hello, Some(connection.remote_address()))?;
-    write_hello(shared, &mut send).await?;
-    Ok((slot, (send, receive, hello)))
+    let greeted = async {
+        let hello = read_hello(&mut receive).await?;
+        check(shared, &hello, named)?;
+        let greeting = tokio::select! {
+            biased;
+            error = connection.closed() => return Err(Failed::of(&error)),
+            greeting = slot.crossing.greet() => greeting.ok_or(Failed::Crossed)?,
+        };
+        slot.check_life(&hello, Some(connection.remote_address()))?;
+        write_hello(shared, &mut send).await?;
+        let mut confirmation = [0; ONLY.len()];
+        read_exact(&mut receive, &mut confirmation).await?;
+        let renews = match confirmation {
+            ONLY => false,
+            RENEWS => true,
+            _ => return Err(malformed("something else than the confirmation follows the greeting".into())),
+        };
+        Ok::<_, Failed>((greeting, hello, renews))
+    };
+    let (greeting, hello, renews) = or_abandon(connection, greeted).await?;
+    Ok((slot, greeting, (send, receive, hello, renews)))
+}
+
+/// A handshake whose connection is closed if it is dropped before its end, and before its
+/// streams are: a stream that ends within a greeting would look like a mistake of this node's.
+async fn or_abandon<T>(connection: &Connection, handshake: impl Future<Output = T>) -> T {
+    struct Abandon<'a>(Option<&'a Connection>);
+
+    impl Drop for Abandon<'_> {
+        fn drop(&mut self) {
+            if let Some(connection) = self.0 {
+                connection.close(codes::ABANDONED, b"given up");
+            }
+        }
+    }
+
+    let mut abandon = Abandon(Some(connection));
+    let result = handshake.await;
+    abandon.0 = None;
+    result
 }
 
 /// The node that the peer's certificate names. TLS has looked already; this does not
@@ -138,7 +193,11 @@ async fn write_hello(shared: &Shared, send: &mut SendStream) -> Result<(), Faile
     let hello = Hello { cluster: options.cluster, node: options.node, incarnation: options.incarnation, epoch };
     let mut frame = Vec::with_capacity(Hello::MAX_BYTES);
     write_frame(&mut frame, &hello.encode());
-    send.write_all(&frame).await.map_err(|error| match error {
+    write(send, &frame).await
+}
+
+async fn write(send: &mut SendStream, bytes: &[u8]) -> Result<(), Failed> {
+    send.write_all(bytes).await.map_err(|error| match error {
         WriteError::ConnectionLost(error) => Failed::of(&error),
         other => malformed(other.to_string()),
     })
@@ -176,8 +235,10 @@ fn malformed(text: String) -> Failed {
 
 /// Tells the peer why, so that its log says it too.
 fn close_if_refused<T>(connection: &Connection, result: Result<T, Failed>) -> Result<T, Failed> {
-    if let Err(Failed::Refused(reason, text)) = &result {
-        connection.close(codes::refused(*reason), text.as_bytes());
+    match &result {
+        Err(Failed::Refused(reason, text)) => connection.close(codes::refused(*reason), text.as_bytes()),
+        Err(Failed::Crossed) => connection.close(codes::CROSSED, b"reached from here at the same time"),
+        Ok(_) | Err(Failed::ByPeer(..) | Failed::Gone(_)) => {}
     }
     result
 }

@@ -6,12 +6,13 @@
 //! too long ends the connection before anything is held for it.
 //!
 //! An empty frame is the transport's own: with it the acceptor asks the dialler for a
-//! new connection, because the acceptor's certificate has changed.
+//! new connection, because the acceptor's certificate has changed; and as the last one of
+//! a stream it is a leave: this end wants the connection to end, and it is not replaced.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quinn::{Connection, ReadError, RecvStream, SendStream, VarInt, WriteError};
+use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -19,14 +20,16 @@ use super::Shared;
 use super::codes;
 use super::handshake::Meeting;
 use super::outbox::Take;
-use super::peer::Slot;
+use super::slot::Slot;
 use crate::transport::TransportEvent;
-use crate::transport::counters::Counters;
+use crate::transport::counters::{Counters, InUse};
 use crate::types::{Incarnation, Moment, limits};
 use crate::wire::FrameReader;
 
 /// Pieces of the stream taken up at once; each is a packet's content at most.
 const CHUNKS: usize = 32;
+/// A leave: an empty frame.
+const LEAVE: [u8; 4] = 0u32.to_le_bytes();
 /// Frames in one event, at most, so that an event of tiny frames stays small.
 const EVENT_FRAMES: usize = 1_024;
 
@@ -34,11 +37,14 @@ pub(super) struct Link {
     pub(super) connection: Connection,
     pub(super) incarnation: Incarnation,
     pub(super) since: Moment,
+    /// This end has dialled.
+    pub(super) dialled: bool,
     /// The peer has ended its stream in good order.
     pub(super) ended: bool,
     reader: JoinHandle<ReadEnd>,
     writer: JoinHandle<Option<SendStream>>,
     datagrams: JoinHandle<()>,
+    _in_use: InUse,
 }
 
 /// Why nothing more is read.
@@ -46,29 +52,89 @@ pub(super) struct Link {
 pub(super) enum ReadEnd {
     /// The peer ended the stream in good order.
     Finished,
+    /// It has also taken leave: there will be no other connection in the place of this one.
+    Left,
     /// The connection is gone.
-    Lost(String),
+    Lost {
+        /// Why.
+        reason: String,
+        /// The peer has closed it in good order.
+        parted: bool,
+    },
     /// The peer broke the protocol.
     Violation(VarInt, String),
     /// Nobody wants the events any more.
     NoReceiver,
 }
 
+/// How far both ends got in parting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Parted {
+    /// All that was sent has reached the peer, and all that the peer sent has been passed on.
+    Whole,
+    /// That, too; but the peer has not taken leave, so it renews what this end has left.
+    Renewing,
+    /// Something may have been lost.
+    Broken,
+}
+
+impl ReadEnd {
+    pub(super) fn lost(error: &ConnectionError) -> ReadEnd {
+        ReadEnd::Lost { reason: error.to_string(), parted: codes::is_parting(error) }
+    }
+}
+
 impl Link {
-    pub(super) fn start(shared: &Arc<Shared>, slot: &Arc<Slot>, number: u64, now: Moment, meeting: Meeting) -> Link {
+    pub(super) fn start(
+        shared: &Arc<Shared>,
+        slot: &Arc<Slot>,
+        number: u64,
+        now: Moment,
+        dialled: bool,
+        meeting: Meeting,
+    ) -> Link {
         let Meeting { connection, send, receive, hello, .. } = meeting;
-        let reader = tokio::spawn(read(shared.clone(), slot.clone(), receive));
+        let reader = tokio::spawn(read(shared.clone(), slot.clone(), receive, dialled));
         let writer = tokio::spawn(write(shared.clone(), slot.clone(), number, connection.clone(), send));
         let datagrams = tokio::spawn(read_datagrams(shared.clone(), slot.clone(), connection.clone()));
         let incarnation = hello.incarnation;
-        Link { connection, incarnation, since: now, ended: false, reader, writer, datagrams }
+        let _in_use = shared.counters.in_use(!dialled);
+        Link { connection, incarnation, since: now, dialled, ended: false, reader, writer, datagrams, _in_use }
     }
 
     /// Until the peer's stream ends. Not to be called again after that.
     pub(super) async fn read_end(&mut self) -> ReadEnd {
         match (&mut self.reader).await {
             Ok(end) => end,
-            Err(error) => ReadEnd::Lost(format!("the reader failed: {error}")),
+            Err(error) => ReadEnd::Lost { reason: format!("the reader failed: {error}"), parted: false },
+        }
+    }
+
+    /// After the outbox was told to close: until all that was sent has reached the peer and
+    /// all that the peer sends has been passed on. `left` says that the latter is so already.
+    pub(super) async fn part(&mut self, left: bool) -> Parted {
+        let written = async {
+            let Some(send) = (&mut self.writer).await.ok().flatten() else { return false };
+            match send.stopped().await {
+                Ok(stopped) => stopped.is_none(),
+                // The peer closes in good order only once it has read everything.
+                Err(StoppedError::ConnectionLost(error)) => codes::is_parting(&error),
+                Err(StoppedError::ZeroRttRejected) => false,
+            }
+        };
+        let read = async {
+            match (left, &mut self.reader) {
+                (true, _) => Parted::Whole,
+                (false, reader) => match reader.await {
+                    Ok(ReadEnd::Left) => Parted::Whole,
+                    Ok(ReadEnd::Finished) => Parted::Renewing,
+                    _ => Parted::Broken,
+                },
+            }
+        };
+        match tokio::join!(written, read) {
+            (true, read) => read,
+            (false, _) => Parted::Broken,
         }
     }
 
@@ -134,19 +200,25 @@ async fn write(
             }
             Take::Wait => slot.outbox.ready().await,
             Take::Finish => return send.finish().ok().map(|()| send),
+            Take::Leave => {
+                send.write_all(&LEAVE).await.ok()?;
+                return send.finish().ok().map(|()| send);
+            }
         }
     }
 }
 
-async fn read(shared: Arc<Shared>, slot: Arc<Slot>, mut receive: RecvStream) -> ReadEnd {
+async fn read(shared: Arc<Shared>, slot: Arc<Slot>, mut receive: RecvStream, dialled: bool) -> ReadEnd {
     let mut chunks: [Bytes; CHUNKS] = std::array::from_fn(|_| Bytes::new());
     let mut reader = FrameReader::new(limits::MAX_FRAME_BYTES);
+    let mut left = false;
     loop {
         let count = match receive.read_chunks(&mut chunks).await {
             Ok(Some(count)) => count,
+            Ok(None) if reader.is_empty() && left => return ReadEnd::Left,
             Ok(None) if reader.is_empty() => return ReadEnd::Finished,
             Ok(None) => return ReadEnd::Violation(codes::BROKEN_STREAM, "the stream ended within a frame".into()),
-            Err(ReadError::ConnectionLost(error)) => return ReadEnd::Lost(error.to_string()),
+            Err(ReadError::ConnectionLost(error)) => return ReadEnd::lost(&error),
             Err(error) => return ReadEnd::Violation(codes::BROKEN_STREAM, error.to_string()),
         };
         let mut bytes = 0;
@@ -156,8 +228,13 @@ async fn read(shared: Arc<Shared>, slot: Arc<Slot>, mut receive: RecvStream) -> 
             *chunk = Bytes::new();
         }
         Counters::add(&shared.counters.bytes_received, bytes);
+        slot.note_traffic();
         loop {
-            let (frames, error) = next_frames(&mut reader, &slot);
+            let Brought { frames, asked, error } = next_frames(&mut reader, &mut left);
+            if asked && dialled {
+                // If it was a leave, the end follows at once and nothing comes of this.
+                slot.renew.notify_one();
+            }
             let full = frames.len() >= EVENT_FRAMES;
             if !frames.is_empty() {
                 Counters::add(&shared.counters.frames_received, frames.len() as u64);
@@ -175,33 +252,62 @@ async fn read(shared: Arc<Shared>, slot: Arc<Slot>, mut receive: RecvStream) -> 
     }
 }
 
-/// What has arrived whole, up to the size of an event, and what is wrong with the next.
-fn next_frames(reader: &mut FrameReader, slot: &Slot) -> (Vec<Bytes>, Option<String>) {
-    let mut frames = Vec::new();
-    while frames.len() < EVENT_FRAMES {
+/// What a stream has brought.
+#[derive(Default)]
+struct Brought {
+    frames: Vec<Bytes>,
+    /// Frames of the transport's own were among it.
+    asked: bool,
+    /// What is wrong with the next frame.
+    error: Option<String>,
+}
+
+/// What has arrived whole, up to the size of an event; `left` says whether the last frame
+/// so far was the transport's own.
+fn next_frames(reader: &mut FrameReader, left: &mut bool) -> Brought {
+    let mut brought = Brought::default();
+    while brought.frames.len() < EVENT_FRAMES {
         match reader.next_frame() {
-            Ok(Some(frame)) if frame.is_empty() => slot.renewal_asked(),
-            Ok(Some(frame)) => frames.push(frame),
-            Ok(None) => return (frames, None),
-            Err(error) => return (frames, Some(error.to_string())),
+            Ok(Some(frame)) => {
+                *left = frame.is_empty();
+                if *left {
+                    brought.asked = true;
+                } else {
+                    brought.frames.push(frame);
+                }
+            }
+            Ok(None) => break,
+            Err(error) => {
+                brought.error = Some(error.to_string());
+                break;
+            }
         }
     }
-    (frames, None)
+    brought
 }
 
 async fn read_datagrams(shared: Arc<Shared>, slot: Arc<Slot>, connection: Connection) {
+    let (events, counters) = (&shared.events, &shared.counters);
     // An error here is one of the connection; the reader sees it too and says it.
     while let Ok(content) = connection.read_datagram().await {
+        slot.note_traffic();
         if content.len() > limits::MAX_DATAGRAM_BYTES {
-            Counters::add(&shared.counters.datagrams_dropped, 1);
+            Counters::add(&counters.datagrams_oversize, 1);
             continue;
         }
-        let event = TransportEvent::Datagram { peer: slot.peer, content };
-        match shared.events.try_send(event) {
-            Ok(()) => Counters::add(&shared.counters.datagrams_received, 1),
-            // Datagrams are news that ages: better lost than late.
-            Err(mpsc::error::TrySendError::Full(_)) => Counters::add(&shared.counters.datagrams_dropped, 1),
-            Err(mpsc::error::TrySendError::Closed(_)) => return,
-        }
+        // Datagrams are news that ages: better lost than late. Half of the room among the
+        // events is not for them, so that no flood of them holds up frames or `Down`.
+        let dropped = if events.capacity() > events.max_capacity() / 2 {
+            match events.try_send(TransportEvent::Datagram { peer: slot.peer, content }) {
+                Ok(()) => false,
+                Err(mpsc::error::TrySendError::Full(_)) => true,
+                Err(mpsc::error::TrySendError::Closed(_)) => return,
+            }
+        } else {
+            true
+        };
+        Counters::add(if dropped { &counters.datagrams_dropped } else { &counters.datagrams_received }, 1);
+        // One after the other with the readers of other peers, so that each gets its share of the room.
+        tokio::task::yield_now().await;
     }
 }

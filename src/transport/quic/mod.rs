@@ -1,7 +1,8 @@
-//! QUIC between nodes: quinn, TLS 1.3 at both ends, one connection a peer.
+//! QUIC between nodes: quinn, TLS 1.3 at both ends, at most one connection a peer.
 //!
 //! Reading order: `options` what it is told; `tls`, `handshake` and `accept` who is let
-//! in; `peer` which connection is in use; `link` and `outbox` how frames travel.
+//! in; `crossing` what comes of two that dial each other at once; `slot` and `peer` which
+//! connection is in use; `ending` how one ends; `link` and `outbox` how frames travel.
 //!
 //! Everything runs on the tokio runtime within which [`QuicTransport::start`] was
 //! called, a current-thread one where speed matters (EVIDENCE, QUIC); sending is
@@ -11,13 +12,16 @@ mod options;
 mod reset_key;
 mod codes;
 mod tls;
+mod crossing;
 mod handshake;
 mod outbox;
 mod link;
+mod slot;
 mod peer;
+mod ending;
 mod accept;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,8 +43,9 @@ use super::{Peer, SendError, Transport, TransportEvent};
 use crate::ambient;
 use crate::types::{Moment, NodeId, limits};
 use codes::Failed;
-use peer::{Order, Slot};
+use peer::Actor;
 use reset_key::ResetKey;
+use slot::{End, Slot};
 use tls::{Fingerprint, Peers, TlsConfigs};
 
 pub use options::{QuicOptions, QuicSettings};
@@ -92,7 +97,7 @@ impl Shared {
         match failed {
             Failed::Refused(reason, _) => self.counters.refuse(*reason),
             Failed::ByPeer(..) => Counters::add(&self.counters.refused_by_peer, 1),
-            Failed::Gone(_) => {}
+            Failed::Gone(_) | Failed::Crossed => {}
         }
     }
 
@@ -118,12 +123,12 @@ impl Shared {
         self.generation.fetch_add(1, Ordering::Release);
         Counters::add(&self.counters.certificate_reloads, 1);
         tracing::info!("new certificates are in use");
-        self.peers.load().values().for_each(|slot| slot.renew());
+        self.peers.load().values().for_each(|slot| slot.renew.notify_one());
         Ok(())
     }
 }
 
-/// Connections to the peers of one node.
+/// Connections between one node and its peers.
 ///
 /// Dropping it ends all connections at once; [`QuicTransport::close`] first sends what waits.
 pub struct QuicTransport {
@@ -140,6 +145,8 @@ struct Tasks {
     actors: BTreeMap<NodeId, JoinHandle<()>>,
     /// Those of former peers, until they have ended.
     leaving: Vec<(NodeId, JoinHandle<()>)>,
+    /// To whom connections are kept, if they are peers.
+    kept: BTreeSet<NodeId>,
     /// No peer is added any more.
     closed: bool,
 }
@@ -226,7 +233,7 @@ impl QuicTransport {
         let Tasks { service, actors, leaving, .. } = std::mem::replace(&mut *self.tasks(), ended);
         service.iter().for_each(JoinHandle::abort);
         let peers = self.shared.peers.swap(Arc::default());
-        peers.values().for_each(|slot| slot.order(Order::ShutDown));
+        peers.values().for_each(|slot| slot.end(End::ShutDown));
         let actors: Vec<_> = actors.into_values().chain(leaving.into_iter().map(|(_, task)| task)).collect();
         let aborts: Vec<_> = actors.iter().map(JoinHandle::abort_handle).collect();
         let ended = timeout(limit + Duration::from_millis(500), async {
@@ -259,13 +266,15 @@ impl Transport for QuicTransport {
             if *error == SendError::QueueFull {
                 Counters::add(&self.shared.counters.queue_full, 1);
             }
-        })
+        })?;
+        slot.note_traffic();
+        Ok(())
     }
 
     fn send_datagram(&self, to: NodeId, content: Bytes) -> Result<(), SendError> {
         let sent = self.try_datagram(to, content);
         let counters = &self.shared.counters;
-        Counters::add(if sent.is_ok() { &counters.datagrams_sent } else { &counters.datagrams_dropped }, 1);
+        Counters::add(if sent.is_ok() { &counters.datagrams_sent } else { &counters.datagrams_refused }, 1);
         sent
     }
 
@@ -295,16 +304,23 @@ impl Transport for QuicTransport {
         }
         self.shared.peers.store(Arc::new(after));
         for (id, slot) in before {
-            slot.order(Order::Remove);
+            slot.end(End::Remove);
             let actor = tasks.actors.remove(&id).map(|task| (id, task));
             tasks.leaving.extend(actor);
         }
+    }
+
+    fn keep(&self, peers: BTreeSet<NodeId>) {
+        let mut tasks = self.tasks();
+        self.shared.peers.load().values().for_each(|slot| slot.keep(peers.contains(&slot.peer)));
+        tasks.kept = peers;
     }
 }
 
 impl QuicTransport {
     fn add_peer(&self, tasks: &mut Tasks, peer: Peer) -> Arc<Slot> {
-        let (slot, actor) = Slot::new(&self.shared, peer.id, peer.address);
+        let (slot, actor) = Actor::new(&self.shared, peer.id, peer.address);
+        slot.keep(tasks.kept.contains(&peer.id));
         // A peer that was removed and comes back is not `Up` before it was `Down`.
         let former: Vec<_> = tasks.leaving.extract_if(.., |(id, _)| *id == peer.id).collect();
         let task = self.runtime.spawn(async move {
@@ -322,7 +338,8 @@ impl QuicTransport {
             return Err(SendError::TooLong);
         }
         let peers = self.shared.peers.load();
-        let connection = peers.get(&to).and_then(|slot| slot.connection.load_full()).ok_or(SendError::NotConnected)?;
+        let slot = peers.get(&to).ok_or(SendError::NotConnected)?;
+        let connection = slot.connection.load_full().ok_or(SendError::NotConnected)?;
         // quinn would drop an older one to make room.
         if connection.datagram_send_buffer_space() < content.len() {
             return Err(SendError::QueueFull);
@@ -332,7 +349,9 @@ impl QuicTransport {
             SendDatagramError::UnsupportedByPeer
             | SendDatagramError::Disabled
             | SendDatagramError::ConnectionLost(_) => SendError::NotConnected,
-        })
+        })?;
+        slot.note_traffic();
+        Ok(())
     }
 }
 

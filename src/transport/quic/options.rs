@@ -71,6 +71,10 @@ pub struct QuicSettings {
     /// How long an old connection may take to deliver what is on it while a new one
     /// waits to take its place. Default: 2 s.
     pub drain_timeout: Duration,
+    /// A connection that this node does not keep is closed once neither a frame nor a
+    /// datagram has travelled on it for so long (it may take a quarter more). Lower it to
+    /// hold fewer connections; raise it where they are wanted again and again. Default: 30 s.
+    pub idle_close: Duration,
     /// How often the certificate files are looked at. Default: 3 s.
     pub certificate_check: Duration,
     /// Handshakes under way at once, at most; others are turned away. Default: 256.
@@ -89,6 +93,7 @@ impl Default for QuicSettings {
             retry_min: Duration::from_millis(10),
             retry_max: Duration::from_millis(500),
             drain_timeout: Duration::from_secs(2),
+            idle_close: Duration::from_secs(30),
             certificate_check: Duration::from_secs(3),
             max_handshakes: 256,
         }

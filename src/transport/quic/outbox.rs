@@ -38,7 +38,7 @@ struct Queue {
     being_written: Amount,
     /// The writer has seen an empty queue and sleeps until it is woken.
     asleep: bool,
-    /// Nothing more comes: the writer ends once the queue is empty.
+    /// Nothing more comes: the writer takes its leave once the queue is empty.
     closing: bool,
 }
 
@@ -56,8 +56,10 @@ pub(super) enum Take {
     Write(Amount),
     /// Sleep until woken.
     Wait,
-    /// End the stream: what waits is for another connection, or there will be nothing more.
+    /// End the stream: what waits is for another connection, or lost.
     Finish,
+    /// Take leave, then end the stream: nothing more will come on this or another one.
+    Leave,
 }
 
 impl Outbox {
@@ -100,7 +102,7 @@ impl Outbox {
         }
         if queue.waiting.frames == 0 {
             if queue.closing {
-                return Take::Finish;
+                return Take::Leave;
             }
             queue.asleep = true;
             return Take::Wait;
@@ -122,22 +124,29 @@ impl Outbox {
     pub(super) fn assign(&self, connection: u64) {
         let mut queue = self.lock();
         queue.owner = Some(connection);
+        queue.closing = false;
         self.wake(queue);
     }
 
     /// Forgets what waits: the connection is lost. Sends are refused from here on.
     pub(super) fn clear(&self) {
         let mut queue = self.lock();
-        let closing = queue.closing;
-        *queue = Queue { closing, ..Queue::default() };
+        *queue = Queue::default();
         self.wake(queue);
     }
 
-    /// Lets what waits be written, then ends the stream. Sends are refused from here on.
+    /// Lets what waits be written, then ends the stream. Sends are refused from here on
+    /// until there is another connection.
     pub(super) fn close(&self) {
         let mut queue = self.lock();
         queue.closing = true;
         self.wake(queue);
+    }
+
+    /// Nothing waits or is being written.
+    pub(super) fn is_empty(&self) -> bool {
+        let queue = self.lock();
+        queue.waiting.frames == 0 && queue.being_written.frames == 0
     }
 
     fn wake(&self, mut queue: MutexGuard<'_, Queue>) {

@@ -61,6 +61,19 @@ fn what_is_being_written_counts_until_it_is_written() {
 }
 
 #[test]
+fn what_is_being_written_is_not_nothing() {
+    let outbox = open();
+    assert!(outbox.is_empty());
+    outbox.push(Bytes::from_static(b"x")).expect("room");
+    assert!(!outbox.is_empty());
+    let mut pieces = Vec::new();
+    outbox.take(FIRST, &mut pieces);
+    assert!(!outbox.is_empty());
+    outbox.take(FIRST, &mut pieces);
+    assert!(outbox.is_empty());
+}
+
+#[test]
 fn the_number_of_frames_is_bounded() {
     let outbox = open();
     (0..limits::PEER_QUEUE_FRAMES).for_each(|_| outbox.push(Bytes::from_static(b"x")).expect("room"));
@@ -94,7 +107,13 @@ fn a_closing_outbox_lets_out_what_waits_and_takes_no_more() {
     outbox.close();
     assert_eq!(outbox.push(Bytes::from_static(b"x")), Err(SendError::NotConnected));
     assert_eq!(drain(&outbox, FIRST), ["last"]);
-    assert_eq!(outbox.take(FIRST, &mut Vec::new()), Take::Finish);
+    assert_eq!(outbox.take(FIRST, &mut Vec::new()), Take::Leave);
+    outbox.clear();
+    assert_eq!(outbox.push(Bytes::from_static(b"x")), Err(SendError::NotConnected));
+    outbox.assign(SECOND);
+    outbox.push(Bytes::from_static(b"anew")).expect("room");
+    assert_eq!(drain(&outbox, SECOND), ["anew"]);
+    assert_eq!(outbox.take(SECOND, &mut Vec::new()), Take::Wait);
 }
 
 #[tokio::test]

@@ -1,99 +1,102 @@
-//! One peer: the part that others reach ([`Slot`]) and the task that keeps a
-//! connection to it ([`Actor`]).
+//! One peer: the task that sees to its connection ([`Actor`]). What others reach is in
+//! `slot`, how a connection ends in `ending`.
 //!
-//! Of two nodes the one with the lower id dials and the other accepts, so there is never
-//! a choice between two connections. A dialler that has none tries for ever, with waits
-//! that double up to `retry_max`.
+//! A connection that is kept is dialled, and dialled again when it is gone, for ever, with
+//! waits that double up to `retry_max`; one that the peer dials is taken whether it is kept
+//! or not. Which of two that cross comes to stand is decided in `crossing`. One that is not
+//! kept ends, in good order, when nothing has travelled on it for `idle_close`.
 //!
-//! Invariants: only the actor reports `Up` and `Down`, so they come in order and around
-//! the frames of their connection; a connection is replaced by a newer one in the same
-//! life of the peer without `Down` only if both streams of the old one were read to
-//! their ends, so that nothing was lost and nothing overtakes; in every other case
+//! Invariants: only the actor reports `Up`, `Down` and `Unreachable`, so they come in order
+//! and around the frames of their connection; a connection is replaced by a newer one in
+//! the same life of the peer without `Down` only if both streams of the old one were read
+//! to their ends, so that nothing was lost and nothing overtakes; in every other case
 //! `Down` comes between.
 //!
-//! Renewal (new certificates, a new address): the dialler connects anew while the old
-//! connection works on. When the greetings are exchanged it ends its old stream; the
-//! acceptor reads that to its end and ends its own; what waits is written to the new
-//! one. An acceptor with new certificates asks for this with an empty frame.
+//! Renewal (new certificates, a new address): whoever has dialled the connection connects
+//! anew while the old connection works on. When the greetings are exchanged it ends its old
+//! stream; the acceptor reads that to its end and ends its own; what waits is written to
+//! the new one. If either fails in this, the new connection ends with the old one, so that
+//! both ends report `Down`: otherwise one of them would go on without knowing that the
+//! other has dropped what waited. An acceptor with new certificates asks for a renewal with
+//! an empty frame.
 
-use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use bytes::Bytes;
-use quinn::{Connection, VarInt};
 use rand::Rng;
-use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Sleep, sleep, timeout};
 
 use super::Shared;
 use super::codes::{self, Failed};
 use super::handshake::{self, Meeting};
 use super::link::{Link, ReadEnd};
-use super::outbox::Outbox;
+use super::slot::{Known, Orders, Slot};
 use crate::ambient;
 use crate::transport::TransportEvent;
-use crate::transport::certificates::node_name;
 use crate::transport::counters::Counters;
-use crate::types::{Incarnation, NodeId};
+use crate::types::{Moment, NodeId};
 
-/// A connection that lived for less does not reset the wait before the next attempt.
-const STABLE_AFTER: Duration = Duration::from_secs(1);
+/// So often within `idle_close` it is looked whether anything travels.
+const LOOKS: u32 = 8;
+/// No two looks are closer than that, whatever `idle_close` is.
+const LOOK_MIN: Duration = Duration::from_millis(1);
 
-/// What the rest of the transport holds of a peer.
-pub(super) struct Slot {
-    pub(super) peer: NodeId,
-    /// The name in its certificate.
-    pub(super) name: String,
-    pub(super) outbox: Outbox,
-    /// The connection in use, for datagrams and for ending it.
-    pub(super) connection: ArcSwapOption<Connection>,
-    dialled_from_here: bool,
-    address: Mutex<SocketAddr>,
-    known: Mutex<Known>,
-    accepted: mpsc::Sender<Meeting>,
-    renew: Notify,
-    order: watch::Sender<Order>,
+/// Sees to the connection to one peer.
+pub(super) struct Actor {
+    pub(super) shared: Arc<Shared>,
+    pub(super) slot: Arc<Slot>,
+    pub(super) meetings: mpsc::Receiver<Meeting>,
+    pub(super) orders: watch::Receiver<Orders>,
+    pub(super) link: Option<Link>,
+    connections: u64,
+    kept: bool,
+    dialling: Dialling,
+    /// The connection that was dialled is to be dialled anew.
+    pub(super) renewal: bool,
+    /// No attempt to connect begins earlier.
+    pub(super) not_before: Moment,
+    /// The wait after a connection that was soon lost.
+    pub(super) loss_wait: Duration,
+    /// The wait after the last failed attempt.
+    failure_wait: Duration,
+    /// Why the last attempt has failed, which was logged.
+    said: Option<Failed>,
+    /// Since when nothing has travelled and the connection was not kept.
+    quiet_since: Moment,
 }
 
-/// What is known of a peer's lives.
-#[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Known {
-    /// The newest life that was met.
-    pub(super) newest: Incarnation,
-    /// Where it is connected from, if it dialled and is connected.
-    pub(super) connected_from: Option<SocketAddr>,
+/// How far the next connection is.
+enum Dialling {
+    /// None is wanted.
+    No,
+    /// Until the next attempt.
+    Waiting(Pin<Box<Sleep>>),
+    /// The peer's own attempt goes first (see `crossing`).
+    HeldBack,
+    Attempt(Pin<Box<dyn Future<Output = Result<Meeting, Failed>> + Send>>),
 }
 
-/// What the actor is to do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Order {
-    Run,
-    /// The peer is no member any more.
-    Remove,
-    /// This node stops: send what waits, then end.
-    ShutDown,
+enum Step {
+    Ordered,
+    Ended(ReadEnd),
+    Due,
+    Dialled(Result<Meeting, Failed>),
+    Met(Meeting),
+    Renew,
+    Moved,
+    Crossing,
+    Look,
 }
 
-impl Slot {
-    /// A slot and the actor that serves it, not started yet.
-    pub(super) fn new(shared: &Arc<Shared>, peer: NodeId, address: SocketAddr) -> (Arc<Slot>, Actor) {
-        let (accepted, meetings) = mpsc::channel(4);
-        let (order, orders) = watch::channel(Order::Run);
-        let slot = Arc::new(Slot {
-            peer,
-            name: node_name(peer),
-            outbox: Outbox::new(),
-            connection: ArcSwapOption::empty(),
-            dialled_from_here: shared.options.node < peer,
-            address: Mutex::new(address),
-            known: Mutex::default(),
-            accepted,
-            renew: Notify::new(),
-            order,
-        });
+/// Nobody listens to events any more: the actor ends.
+pub(super) struct Unheard;
+
+impl Actor {
+    /// A peer's slot, and the actor that serves it, not started yet.
+    pub(super) fn new(shared: &Arc<Shared>, peer: NodeId, address: std::net::SocketAddr) -> (Arc<Slot>, Actor) {
+        let (slot, meetings, orders) = Slot::new(shared.options.node, peer, address);
         let actor = Actor {
             shared: shared.clone(),
             slot: slot.clone(),
@@ -101,277 +104,233 @@ impl Slot {
             orders,
             link: None,
             connections: 0,
-            retry: Duration::ZERO,
+            kept: false,
+            dialling: Dialling::No,
+            renewal: false,
+            not_before: Moment::default(),
+            loss_wait: Duration::ZERO,
+            failure_wait: Duration::ZERO,
+            said: None,
+            quiet_since: Moment::default(),
         };
         (slot, actor)
     }
 
-    pub(super) fn dialled_from_here(&self) -> bool {
-        self.dialled_from_here
-    }
-
-    pub(super) fn address(&self) -> SocketAddr {
-        *self.address.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes note of where the peer is now.
-    pub(super) fn set_address(&self, address: SocketAddr) {
-        let before = std::mem::replace(&mut *self.address.lock().unwrap_or_else(PoisonError::into_inner), address);
-        if before != address && self.dialled_from_here {
-            self.renew();
-        }
-    }
-
-    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Hands over a connection that the peer dialled.
-    pub(super) async fn accepted(&self, meeting: Meeting) {
-        // If the actor has ended, the connection is dropped and thereby closed.
-        let _ = self.accepted.send(meeting).await;
-    }
-
-    /// Has the connection replaced, without a gap.
-    pub(super) fn renew(&self) {
-        self.renew.notify_one();
-    }
-
-    /// The peer asks for a new connection; only the dialler can make one.
-    pub(super) fn renewal_asked(&self) {
-        if self.dialled_from_here {
-            self.renew();
-        }
-    }
-
-    pub(super) fn order(&self, order: Order) {
-        self.order.send_replace(order);
-    }
-}
-
-type Dialling = Pin<Box<dyn Future<Output = Meeting> + Send>>;
-
-/// Keeps a connection to one peer.
-pub(super) struct Actor {
-    shared: Arc<Shared>,
-    slot: Arc<Slot>,
-    meetings: mpsc::Receiver<Meeting>,
-    orders: watch::Receiver<Order>,
-    link: Option<Link>,
-    connections: u64,
-    /// The wait before the next attempt to connect.
-    retry: Duration,
-}
-
-enum Step {
-    Ordered,
-    Ended(ReadEnd),
-    Met(Meeting),
-    Renew,
-}
-
-/// Nobody listens to events any more: the actor ends.
-struct Unheard;
-
-impl Actor {
     pub(super) async fn run(mut self) {
-        let mut dialling = self.slot.dialled_from_here.then(|| self.dial(Duration::ZERO));
+        let mut crossing = self.slot.crossing.subscribe();
+        let look_every = (self.shared.options.settings.idle_close / LOOKS).max(LOOK_MIN);
         loop {
+            let orders = *self.orders.borrow_and_update();
+            if orders.end.is_some() {
+                return self.finish().await;
+            }
+            if self.kept && !orders.keep {
+                self.quiet_since = ambient::moment();
+            }
+            self.kept = orders.keep;
+            self.arrange();
+            let held_back = matches!(self.dialling, Dialling::HeldBack);
+            let looks = self.link.is_some() && !self.kept;
             let step = tokio::select! {
                 biased;
-                _ = self.orders.wait_for(|order| *order != Order::Run) => Step::Ordered,
+                // The sender is in the slot, which this holds.
+                _ = self.orders.changed() => Step::Ordered,
                 end = ending(&mut self.link, self.shared.options.settings.drain_timeout) => Step::Ended(end),
-                meeting = dialled(&mut dialling) => Step::Met(meeting),
+                step = dialled(&mut self.dialling) => step,
                 Some(meeting) = self.meetings.recv() => Step::Met(meeting),
                 () = self.slot.renew.notified() => Step::Renew,
+                () = self.slot.moved.notified() => Step::Moved,
+                _ = crossing.changed(), if held_back => Step::Crossing,
+                () = sleep(look_every), if looks => Step::Look,
             };
             let done = match step {
-                Step::Ordered => return self.finish().await,
+                Step::Ordered | Step::Crossing => Ok(()),
                 Step::Ended(end) => self.ended(end).await,
-                Step::Met(meeting) => {
-                    dialling = None;
-                    self.met(meeting).await
+                Step::Due => {
+                    self.attempt();
+                    Ok(())
                 }
+                Step::Dialled(Ok(meeting)) | Step::Met(meeting) => self.met(meeting).await,
+                Step::Dialled(Err(failed)) => self.failed(failed).await,
                 Step::Renew => {
-                    if !self.slot.dialled_from_here {
-                        if self.link.is_some() {
-                            // A full queue is no place for requests; the dialler renews some day anyway.
-                            let _ = self.slot.outbox.push(Bytes::new());
-                        }
-                    } else if dialling.is_none() && self.link.is_some() {
-                        // Not all peers of a node at once.
-                        let spread = ambient::seeded().random_range(0.0..1.0);
-                        dialling = Some(self.dial(self.shared.options.settings.retry_max.mul_f64(spread)));
+                    self.renew();
+                    Ok(())
+                }
+                Step::Moved => {
+                    if self.link.as_ref().is_some_and(|link| link.dialled) {
+                        self.renew();
                     }
                     Ok(())
                 }
+                Step::Look => self.look().await,
             };
             if done.is_err() {
                 return self.finish().await;
             }
-            if self.slot.dialled_from_here && self.link.is_none() && dialling.is_none() {
-                dialling = Some(self.dial(self.retry));
-            }
         }
     }
 
-    /// Tries for ever, after a first wait.
-    fn dial(&self, first_wait: Duration) -> Dialling {
-        let (shared, slot) = (self.shared.clone(), self.slot.clone());
-        Box::pin(async move {
-            let settings = &shared.options.settings;
-            let mut chance = ambient::seeded();
-            let mut wait = settings.retry_min;
-            let mut said = None;
-            sleep(first_wait).await;
-            loop {
-                let failed = match handshake::dial(&shared, &slot).await {
-                    Ok(meeting) => return meeting,
-                    Err(failed) => failed,
-                };
-                Counters::add(&shared.counters.dials_failed, 1);
-                shared.note_failure(&failed);
-                if said.as_ref() != Some(&failed) {
-                    log_failure(&slot, &failed);
-                    said = Some(failed);
-                }
-                sleep(wait.mul_f64(chance.random_range(0.5..1.0))).await;
-                wait = (wait * 2).min(settings.retry_max);
+    /// Dials if a connection is wanted and there is none, and does not otherwise.
+    fn arrange(&mut self) {
+        let wanted = if self.link.is_some() { self.renewal } else { self.kept };
+        match self.dialling {
+            // Whoever is dialled has seen nothing of an attempt that is dropped.
+            _ if !wanted => self.dialling = Dialling::No,
+            Dialling::No => {
+                let wait = self.not_before.since(ambient::moment());
+                self.dialling = Dialling::Waiting(Box::pin(sleep(wait)));
             }
-        })
+            Dialling::HeldBack => self.attempt(),
+            Dialling::Waiting(_) | Dialling::Attempt(_) => {}
+        }
     }
 
-    /// A connection stands: it becomes the one in use.
-    async fn met(&mut self, meeting: Meeting) -> Result<(), Unheard> {
-        let incarnation = meeting.hello.incarnation;
-        if incarnation < self.slot.known().newest {
-            meeting.connection.close(codes::REPLACED, b"surpassed by a newer life");
+    /// Begins an attempt, unless the peer's own is under way.
+    fn attempt(&mut self) {
+        let Some(attempt) = self.slot.crossing.attempt() else {
+            self.dialling = Dialling::HeldBack;
+            return;
+        };
+        let (shared, slot) = (self.shared.clone(), self.slot.clone());
+        self.dialling = Dialling::Attempt(Box::pin(async move { handshake::dial(&shared, &slot, attempt).await }));
+    }
+
+    /// An attempt has come to nothing.
+    async fn failed(&mut self, failed: Failed) -> Result<(), Unheard> {
+        let settings = &self.shared.options.settings;
+        // A peer that is just dialling can be reached, whatever became of this attempt: if the
+        // peer was late in closing it, a reset may have covered what it said.
+        let crossed = failed == Failed::Crossed || self.slot.crossing.is_greeting();
+        let counters = &self.shared.counters;
+        Counters::add(if crossed { &counters.dials_crossed } else { &counters.dials_failed }, 1);
+        self.shared.note_failure(&failed);
+        if self.said.as_ref() != Some(&failed) {
+            log_failure(&self.slot, &failed);
+            self.said = Some(failed);
+        }
+        self.failure_wait = (self.failure_wait * 2).clamp(settings.retry_min, settings.retry_max);
+        let wait = self.failure_wait.mul_f64(ambient::seeded().random_range(0.5..1.0));
+        self.not_before = ambient::moment().plus(wait);
+        self.dialling = Dialling::No;
+        if self.link.is_some() || crossed {
             return Ok(());
         }
-        let number = self.connections + 1;
-        self.connections = number;
-        if let Some(old) = self.link.take() {
-            match self.drain(old, incarnation, number).await {
-                None => Counters::add(&self.shared.counters.connections_renewed, 1),
-                Some(old) => self.lose(old, codes::REPLACED, "a newer connection took its place").await?,
+        self.emit(TransportEvent::Unreachable { peer: self.slot.peer }).await
+    }
+
+    /// The connection is to be replaced without a gap; only who has dialled it can do so.
+    fn renew(&mut self) {
+        match &self.link {
+            None => {}
+            // A full queue is no place for requests; the connection is renewed some day anyway.
+            Some(link) if !link.dialled => drop(self.slot.outbox.push(bytes::Bytes::new())),
+            Some(_) if self.renewal => {}
+            Some(_) => {
+                self.renewal = true;
+                // Not all peers of a node at once.
+                let spread = ambient::seeded().random_range(0.0..1.0);
+                let wait = self.shared.options.settings.retry_max.mul_f64(spread);
+                self.not_before = ambient::moment().plus(wait);
             }
         }
-        let from = (!self.slot.dialled_from_here).then(|| meeting.connection.remote_address());
-        *self.slot.known() = Known { newest: incarnation, connected_from: from };
+    }
+
+    /// A connection is confirmed: it becomes the one in use, if it may.
+    pub(super) async fn met(&mut self, meeting: Meeting) -> Result<(), Unheard> {
+        let incarnation = meeting.hello.incarnation;
+        let dialled = meeting.greeting.is_none();
+        if matches!(self.dialling, Dialling::Attempt(_)) && !dialled {
+            Counters::add(&self.shared.counters.dials_crossed, 1);
+        }
+        // Whatever this node was dialling is not wanted any more.
+        self.dialling = Dialling::No;
+        if incarnation < self.slot.known().newest {
+            meeting.connection.close(codes::REPLACED, b"surpassed by a newer life");
+        }
+        if let Some(error) = meeting.connection.close_reason() {
+            // It has not outlived the wait for this actor; what stands, if anything, is better.
+            return if dialled { self.failed(Failed::of(&error)).await } else { Ok(()) };
+        }
+        match self.link.take() {
+            Some(old) if meeting.renews && old.dialled == dialled && old.incarnation == incarnation => {
+                if let Some(old) = self.drain(old, self.connections + 1).await {
+                    meeting.connection.close(codes::LOST, b"what it renews was lost");
+                    let parted = old.connection.close_reason().is_some_and(|error| codes::is_parting(&error));
+                    return self.lose(old, codes::LOST, "it could not be renewed", parted).await;
+                }
+            }
+            // The peer knows nothing of the old one any more.
+            Some(old) => self.lose(old, codes::REPLACED, "a newer connection took its place", false).await?,
+            None => {}
+        }
+        if meeting.renews && self.slot.connection.load().is_none() {
+            meeting.connection.close(codes::LOST, b"what it renews was lost");
+            return Ok(());
+        }
+        self.take(meeting).await
+    }
+
+    /// Puts a connection to use; what was in use before is gone.
+    pub(super) async fn take(&mut self, mut meeting: Meeting) -> Result<(), Unheard> {
+        // Held until this connection is in use; see `crossing`.
+        let greeting = meeting.greeting.take();
+        let dialled = greeting.is_none();
+        let incarnation = meeting.hello.incarnation;
+        let number = self.connections + 1;
+        self.connections = number;
+        let from = meeting.connection.remote_address();
+        *self.slot.known() = Known { newest: incarnation, connected_from: Some(from) };
+        self.renewal = false;
+        self.failure_wait = Duration::ZERO;
+        self.said = None;
         if meeting.generation != self.shared.generation() {
-            self.slot.renew();
+            self.slot.renew.notify_one();
         }
         Counters::add(&self.shared.counters.connections_opened, 1);
-        tracing::info!(peer = %self.slot.peer, address = %meeting.connection.remote_address(), %incarnation, "connected");
+        tracing::info!(peer = %self.slot.peer, address = %from, %incarnation, dialled, "connected");
         self.slot.connection.store(Some(Arc::new(meeting.connection.clone())));
         self.slot.outbox.assign(number);
         self.emit(TransportEvent::Up { peer: self.slot.peer, incarnation }).await?;
-        self.link = Some(Link::start(&self.shared, &self.slot, number, ambient::moment(), meeting));
+        self.quiet_since = ambient::moment();
+        self.link = Some(Link::start(&self.shared, &self.slot, number, self.quiet_since, dialled, meeting));
         Ok(())
     }
 
-    /// Lets the old connection deliver what is on it. Gives it back if that failed.
-    async fn drain(&mut self, mut old: Link, incarnation: Incarnation, successor: u64) -> Option<Link> {
-        if old.incarnation != incarnation {
-            return Some(old);
+    /// Ends a connection that is not kept and on which nothing travels.
+    async fn look(&mut self) -> Result<(), Unheard> {
+        let now = ambient::moment();
+        // Somebody about to replace the connection wants it.
+        let busy = self.slot.take_traffic() || !self.slot.outbox.is_empty() || self.slot.crossing.is_greeting();
+        if busy {
+            self.quiet_since = now;
         }
-        let dialler = self.slot.dialled_from_here;
-        // The acceptor does not know whether the old connection is being renewed or is dead
-        // at the other end without a word, and in that case the peer waits to be heard.
-        let limit = self.shared.options.settings.drain_timeout / if dialler { 1 } else { 2 };
-        let drained = timeout(limit, async {
-            if dialler {
-                self.slot.outbox.assign(successor);
-                old.write_end().await.is_some() && matches!(old.read_end().await, ReadEnd::Finished)
-            } else {
-                (old.ended || matches!(old.read_end().await, ReadEnd::Finished)) && {
-                    self.slot.outbox.assign(successor);
-                    old.write_end().await.is_some()
-                }
-            }
-        });
-        if !drained.await.unwrap_or(false) {
-            return Some(old);
+        if now.since(self.quiet_since) < self.shared.options.settings.idle_close {
+            return Ok(());
         }
-        let connection = old.retire();
-        if dialler {
-            connection.close(codes::REPLACED, b"renewed");
-        } else {
-            // The dialler closes it when it has read everything.
-            let limit = self.shared.options.settings.drain_timeout;
-            tokio::spawn(async move {
-                let _ = timeout(limit, connection.closed()).await;
-                connection.close(codes::REPLACED, b"renewed");
-            });
+        match self.link.take() {
+            // A successor was announced, or the end of the connection is on its way.
+            Some(link) if link.ended => self.link = Some(link),
+            Some(link) => return self.part(link, false).await,
+            None => {}
         }
-        None
+        Ok(())
     }
 
-    /// The peer's stream has ended, in one way or another.
-    async fn ended(&mut self, end: ReadEnd) -> Result<(), Unheard> {
-        let Some(mut link) = self.link.take() else { return Ok(()) };
-        match end {
-            ReadEnd::Finished if !self.slot.dialled_from_here && !link.ended => {
-                // The dialler is about to go over to a new connection, or to stop.
-                link.ended = true;
-                self.link = Some(link);
-                Ok(())
-            }
-            ReadEnd::Finished => self.lose(link, codes::SHUTDOWN, "the peer ended the stream").await,
-            ReadEnd::Lost(reason) => self.lose(link, codes::SHUTDOWN, &reason).await,
-            ReadEnd::Violation(code, reason) => {
-                Counters::add(&self.shared.counters.violations, 1);
-                tracing::warn!(peer = %self.slot.peer, %reason, "the peer broke the protocol; its connection is closed");
-                self.lose(link, code, &reason).await
-            }
-            ReadEnd::NoReceiver => {
-                self.link = Some(link);
-                Err(Unheard)
-            }
+    /// A connection is gone, and with it whatever was to take its place without a gap.
+    pub(super) async fn forget_renewal(&mut self) {
+        self.renewal = false;
+        if matches!(self.dialling, Dialling::Waiting(_)) {
+            self.dialling = Dialling::No;
+        }
+        // The next connection is made with the newest certificates anyway.
+        tokio::select! {
+            biased;
+            () = self.slot.renew.notified() => {}
+            () = std::future::ready(()) => {}
         }
     }
 
-    /// Ends a connection that no other takes the place of.
-    async fn lose(&mut self, link: Link, code: VarInt, reason: &str) -> Result<(), Unheard> {
-        let settings = &self.shared.options.settings;
-        self.retry = match ambient::moment().since(link.since) {
-            lived if lived >= STABLE_AFTER => Duration::ZERO,
-            _ => (self.retry * 2).clamp(settings.retry_min, settings.retry_max),
-        };
-        self.slot.connection.store(None);
-        self.slot.outbox.clear();
-        self.slot.known().connected_from = None;
-        link.stop(code, reason).await;
-        Counters::add(&self.shared.counters.connections_lost, 1);
-        tracing::info!(peer = %self.slot.peer, reason, "disconnected");
-        self.emit(TransportEvent::Down { peer: self.slot.peer }).await
-    }
-
-    /// The peer is removed, this node stops, or nobody listens.
-    async fn finish(mut self) {
-        let order = *self.orders.borrow();
-        let Some(mut link) = self.link.take() else { return self.slot.outbox.clear() };
-        match order {
-            Order::Remove => {
-                let _ = self.lose(link, codes::REMOVED, "no member any more").await;
-            }
-            Order::Run | Order::ShutDown => {
-                self.slot.outbox.close();
-                // Written, ended and acknowledged: then nothing is lost by closing.
-                let _ = timeout(self.shared.options.settings.drain_timeout, async {
-                    if let Some(send) = link.write_end().await {
-                        let _ = send.stopped().await;
-                    }
-                })
-                .await;
-                self.slot.connection.store(None);
-                self.slot.outbox.clear();
-                link.stop(codes::SHUTDOWN, "the node stops").await;
-            }
-        }
-    }
-
-    async fn emit(&self, event: TransportEvent) -> Result<(), Unheard> {
+    pub(super) async fn emit(&mut self, event: TransportEvent) -> Result<(), Unheard> {
         self.shared.events.send(event).await.map_err(|_| Unheard)
     }
 }
@@ -382,17 +341,21 @@ async fn ending(link: &mut Option<Link>, limit: Duration) -> ReadEnd {
     match link {
         None => std::future::pending().await,
         Some(link) if link.ended => match timeout(limit, link.connection.closed()).await {
-            Ok(error) => ReadEnd::Lost(error.to_string()),
+            Ok(error) => ReadEnd::lost(&error),
             Err(_) => ReadEnd::Finished,
         },
         Some(link) => link.read_end().await,
     }
 }
 
-async fn dialled(dialling: &mut Option<Dialling>) -> Meeting {
+async fn dialled(dialling: &mut Dialling) -> Step {
     match dialling {
-        Some(dialling) => dialling.await,
-        None => std::future::pending().await,
+        Dialling::No | Dialling::HeldBack => std::future::pending().await,
+        Dialling::Waiting(wait) => {
+            wait.await;
+            Step::Due
+        }
+        Dialling::Attempt(attempt) => Step::Dialled(attempt.await),
     }
 }
 
@@ -406,5 +369,6 @@ fn log_failure(slot: &Slot, failed: &Failed) {
             tracing::warn!(%peer, %address, reason = reason.name(), "the peer refuses this node: {text}");
         }
         Failed::Gone(text) => tracing::info!(%peer, %address, "cannot connect yet: {text}"),
+        Failed::Crossed => tracing::debug!(%peer, %address, "the peer has dialled at the same time"),
     }
 }

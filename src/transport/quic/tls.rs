@@ -21,7 +21,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{CertificateError as Verdict, DigitallySignedStruct, DistinguishedName, SignatureScheme};
 
 use super::options::QuicSettings;
-use super::peer::Slot;
+use super::slot::Slot;
 use crate::ambient;
 use crate::transport::certificates::{CertificateError, Identity, TlsFiles, crypto_provider, node_of_name};
 use crate::types::NodeId;
