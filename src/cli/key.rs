@@ -347,7 +347,7 @@ impl Show for json::Where {
                 replica.node.to_string(),
                 if place == 0 { "primary".into() } else { "replica".into() },
                 replica.peer_address.map_or_else(|| "-".into(), |address| address.to_string()),
-                if replica.connected { "yes".into() } else { "no".into() },
+                if replica.reachable { "yes".into() } else { "no".into() },
             ]);
         }
         format!(

@@ -15,6 +15,7 @@ mod server;
 mod key;
 mod namespace;
 mod status;
+mod members;
 mod ring;
 mod bench;
 mod sim;
@@ -57,6 +58,8 @@ enum Command {
     Namespace(namespace::NamespaceArgs),
     /// Show the nodes and whether all is well
     Status(status::StatusArgs),
+    /// Show who is alive: what gossip holds of every member, and how each stands to a node
+    Members(members::MembersArgs),
     /// Show who owns what
     Ring(ring::RingArgs),
     /// Put load on servers of the Redis protocol and measure what they make of it
@@ -82,6 +85,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Key(args) => key::run(&args),
         Command::Namespace(args) => namespace::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Members(args) => members::run(&args),
         Command::Ring(args) => ring::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Sim(args) => sim::run(&args),

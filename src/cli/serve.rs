@@ -92,6 +92,7 @@ fn options_of(config: &NodeConfig) -> NodeOptions {
         op_id_horizon: config.requests.op_id_horizon,
         sync_interval: config.sync.interval,
         collect_interval: config.sync.collect_interval,
+        k_list: config.gossip.k_list.map(|k_list| k_list.get() as usize),
         max_value_bytes: usize::try_from(config.requests.max_value_bytes.get()).unwrap_or(usize::MAX),
         cache_bytes: config.storage.cache_bytes.get(),
     }

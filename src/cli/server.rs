@@ -1,8 +1,10 @@
 //! Which node a command asks, and how.
 
+use std::time::Duration;
+
 use clap::Args;
 
-use crate::client::http::HttpClient;
+use crate::client::http::{ClientError, HttpClient};
 
 /// Where commands look for a node unless told otherwise.
 pub(super) const DEFAULT_SERVER: &str = "http://127.0.0.1:8379";
@@ -19,6 +21,19 @@ pub struct ServerArgs {
 }
 
 impl ServerArgs {
+    /// The address of that node.
+    pub fn address(&self) -> &str {
+        &self.server
+    }
+
+    /// A client of another node of the same cluster, which gives up after so long.
+    ///
+    /// # Errors
+    /// If the address has another form.
+    pub fn client_of(&self, server: &str, timeout: Duration) -> Result<HttpClient, ClientError> {
+        HttpClient::with_timeout(server, self.password.as_deref(), timeout)
+    }
+
     /// A client of that node.
     ///
     /// # Errors

@@ -1,6 +1,10 @@
 //! `dogsled sim`: a whole cluster with faults in one thread, the same for the same seed.
 
+mod membership;
+
 use std::time::Duration;
+
+use clap::Subcommand;
 
 use super::exit::Exit;
 use super::output::{OutputArgs, Show, tell};
@@ -8,10 +12,13 @@ use crate::sim::{self, SimOptions, SimReport};
 
 /// `dogsled sim`
 #[derive(clap::Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct SimArgs {
+    #[command(subcommand)]
+    part: Option<SimPart>,
     /// What everything is drawn from; the same seed gives the same run
-    #[arg(long, value_name = "N")]
-    seed: u64,
+    #[arg(long, value_name = "N", required = true)]
+    seed: Option<u64>,
     /// Simulate this many nodes; drawn from the seed if not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=50))]
     nodes: Option<u16>,
@@ -22,6 +29,12 @@ pub struct SimArgs {
     output: OutputArgs,
 }
 
+#[derive(Subcommand, Debug)]
+enum SimPart {
+    /// Simulate the membership alone, at scale, and check what it promises
+    Membership(membership::MembershipArgs),
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
     let allowed = 0.001..=86_400.0;
@@ -29,7 +42,11 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn run(args: &SimArgs) -> anyhow::Result<Exit> {
-    let options = SimOptions { seed: args.seed, nodes: args.nodes.map(usize::from), time: args.time };
+    if let Some(SimPart::Membership(args)) = &args.part {
+        return membership::run(args);
+    }
+    let seed = args.seed.expect("clap requires it where there is no part");
+    let options = SimOptions { seed, nodes: args.nodes.map(usize::from), time: args.time };
     match sim::run(options) {
         Ok(report) => {
             args.output.print(&report)?;

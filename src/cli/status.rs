@@ -6,6 +6,7 @@ use super::exit::Exit;
 use super::output::{OutputArgs, Show, count, lines, table};
 use super::server::ServerArgs;
 use crate::server::http::json;
+use crate::types::Health;
 
 /// `dogsled status`
 #[derive(Args, Debug)]
@@ -22,14 +23,15 @@ pub(super) fn run(args: &StatusArgs) -> anyhow::Result<Exit> {
     Ok(if is_healthy(&cluster) { Exit::Done } else { Exit::Unhealthy })
 }
 
-/// Whether every member is there and every partition has its quorum.
+/// Whether every member is there, none is held for down, and every partition has its quorum.
 fn is_healthy(cluster: &json::Cluster) -> bool {
-    cluster.node.ready && cluster.members.iter().all(|member| member.connected)
+    let is_there = |member: &json::Member| member.reachable && member.health != Health::Down;
+    cluster.node.ready && cluster.members.iter().all(is_there)
 }
 
 impl Show for json::Cluster {
     fn text(&self) -> String {
-        let there = self.members.iter().filter(|member| member.connected).count();
+        let there = self.members.iter().filter(|member| member.reachable).count();
         let mut text = format!(
             "{}: {there} of {} reachable from {}, {} without a quorum\n\n",
             if is_healthy(self) { "healthy" } else { "not healthy" },
@@ -37,16 +39,19 @@ impl Show for json::Cluster {
             self.node.id,
             count(self.node.partitions_without_quorum as usize, "partition"),
         );
-        let mut rows = table(&["NODE", "STATE", "LIFE", "PEER ADDRESS", "ZONE"]);
+        let mut rows = table(&["NODE", "STATE", "HEALTH", "LIFE", "PEER ADDRESS", "ZONE"]);
         for member in &self.members {
-            let state = match (member.this_node, member.connected) {
-                (true, _) => "asked",
-                (false, true) => "reachable",
-                (false, false) => "unreachable",
+            let state = match (member.this_node, member.connected, member.reachable) {
+                (true, ..) => "asked",
+                (false, true, _) => "reachable",
+                // No connection is kept with a member that this node has nothing to do with.
+                (false, false, true) => "idle",
+                (false, false, false) => "unreachable",
             };
             rows.add_row([
                 member.id.to_string(),
                 state.to_owned(),
+                member.health.to_string(),
                 member.incarnation.map_or_else(|| "-".into(), |life| life.to_string()),
                 member.peer_address.to_string(),
                 member.zone.clone(),
@@ -98,6 +103,11 @@ mod tests {
     use crate::types::NodeId;
 
     fn cluster(connected: [bool; 3], without_quorum: u32) -> json::Cluster {
+        let held = connected.map(|connected| if connected { Health::Alive } else { Health::Down });
+        held_for(connected, held, without_quorum)
+    }
+
+    fn held_for(connected: [bool; 3], held: [Health; 3], without_quorum: u32) -> json::Cluster {
         let id = |number: usize| NodeId::new(number as u32).expect("above zero");
         let member = |(index, connected): (usize, bool)| json::Member {
             id: NodeName(id(index + 1)),
@@ -106,6 +116,9 @@ mod tests {
             weight: 1,
             this_node: index == 0,
             connected,
+            // What is not connected and not held for down is not needed.
+            reachable: connected || held[index] != Health::Down,
+            health: held[index],
             incarnation: connected.then_some(7),
         };
         json::Cluster {
@@ -133,6 +146,10 @@ mod tests {
         assert!(is_healthy(&cluster([true, true, true], 0)));
         assert!(!is_healthy(&cluster([true, true, false], 0)));
         assert!(!is_healthy(&cluster([true, true, true], 3)));
+        let held = [Health::Alive, Health::Suspect, Health::Alive];
+        assert!(is_healthy(&held_for([true, true, false], held, 0)), "who needs no connection is none the worse");
+        let held = [Health::Alive, Health::Alive, Health::Down];
+        assert!(!is_healthy(&held_for([true, true, true], held, 0)), "gossip holds it for down, connected or not");
     }
 
     #[test]
@@ -140,10 +157,10 @@ mod tests {
         let expected = "\
 not healthy: 2 of 3 nodes reachable from n1, 0 partitions without a quorum
 
-NODE   STATE         LIFE   PEER ADDRESS     ZONE
-n1     asked         7      127.0.0.1:9379   local
-n2     unreachable   -      127.0.0.1:9380   local
-n3     reachable     7      127.0.0.1:9381   local
+NODE   STATE         HEALTH   LIFE   PEER ADDRESS     ZONE
+n1     asked         alive    7      127.0.0.1:9379   local
+n2     unreachable   down     -      127.0.0.1:9380   local
+n3     reachable     alive    7      127.0.0.1:9381   local
 
 cluster 00000000000000000000000000000000, epoch 1, 256 partitions, 3 replicas each
 n1 0.1.0: up 1 min 2 s, about 1 live key, 1.5 MiB on disk

@@ -85,6 +85,14 @@ impl HttpClient {
     /// # Errors
     /// [`ClientError::Address`] if it has another form.
     pub fn new(server: &str, password: Option<&str>) -> Result<HttpClient, ClientError> {
+        HttpClient::with_timeout(server, password, EXCHANGE_TIMEOUT)
+    }
+
+    /// The same, with less patience: one exchange may take so long.
+    ///
+    /// # Errors
+    /// As [`HttpClient::new`].
+    pub fn with_timeout(server: &str, password: Option<&str>, timeout: Duration) -> Result<HttpClient, ClientError> {
         let server = server.trim_end_matches('/');
         let host = server.strip_prefix("http://").filter(|host| !host.is_empty() && !host.contains(['/', '?', '#']));
         if host.is_none() {
@@ -93,7 +101,7 @@ impl HttpClient {
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_global(Some(EXCHANGE_TIMEOUT))
+            .timeout_global(Some(timeout))
             .max_redirects(0)
             .proxy(None)
             .build()

@@ -118,7 +118,7 @@ timeout_ms = "soon"
             "node.toml: node.data_dirr: unknown key; did you mean 'data_dir'? Else take it out",
             "node.toml: request: unknown section; did you mean 'requests'? Else take it out",
             "DOGSLED_STORAGE_CACHE: storage.cache: unknown key; take it out; known are cache_bytes",
-            "--set nowhere: nowhere: unknown key; take it out; known are node, listen, tls, cluster, requests, sync, storage, clients, log",
+            "--set nowhere: nowhere: unknown key; take it out; known are node, listen, tls, cluster, requests, sync, gossip, storage, clients, log",
             "node.toml: node.id: 7 is not the name of a node, as in \"n1\"; give the name of a node, as in \"n1\"",
             "node.toml: node.data_dir: missing; it must be a path (relative ones begin at the folder of the configuration file); set data_dir under [node], or DOGSLED_NODE_DATA_DIR",
             "--set listen.resp: listen.resp: \"here\" is not an address and a port, as in \"127.0.0.1:7379\" or \"[::1]:7379\"; give an address and a port, as in \"127.0.0.1:7379\" or \"[::1]:7379\"",

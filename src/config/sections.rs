@@ -194,6 +194,16 @@ sections! {
         collect_interval "collect_interval_ms": Duration = Duration::from_secs(10);
     }
 
+    /// How nodes learn who is alive.
+    gossip: GossipSection {
+        /// K: how many peers this node knows at most, the ones that it watches and the spare
+        /// ones together; about a third is watched. It must be less than the number of
+        /// members. Raise it where many nodes may die at once; lower it to have fewer
+        /// connections. From 1 to 256. Unless given it is 24 (8 and 16), or one less than there
+        /// are members.
+        k_list "k_list": Option<NonZeroU32> = None;
+    }
+
     /// How the store works.
     storage: StorageSection {
         /// sled's cache. Raise it until what is read often fits; the process takes two to three

@@ -39,6 +39,9 @@ fn check_ranges(config: &NodeConfig, findings: &mut Vec<Finding>) {
         }
     };
     number("requests.max_value_bytes", config.requests.max_value_bytes.get(), 1, limits::MAX_VALUE_BYTES as u64);
+    if let Some(k_list) = config.gossip.k_list {
+        number("gossip.k_list", k_list.get().into(), 1, limits::MAX_K_LIST as u64);
+    }
     number("storage.cache_bytes", config.storage.cache_bytes.get(), 1024 * 1024, 1 << 40);
     number("log.keep_days", config.log.keep_days.get().into(), 1, 3650);
     let idle = config.clients.idle_timeout;

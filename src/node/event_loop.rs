@@ -17,15 +17,17 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ambient;
+use crate::protocol::membership::MemberChange;
 use crate::protocol::{Action, Input, LocalRead, LocalReadResult, Node, RequestToken, StorageTicket};
 use crate::storage::{Committer, Held, ReadAnswer, ReadOrder, Readers, StorageError, StoreStatistics};
 use crate::transport::{Peer, SendError, Transport, TransportEvent};
-use crate::types::{ClusterMap, Failure, Moment, Mutation, NodeId, Now, Outcome, PeerMemory, Refusal};
-use crate::wire::{self, DecodeError, Envelope, Message, ReplicaResponse};
+use crate::types::{ClusterMap, Failure, Health, Moment, Mutation, NodeId, Now, Outcome, PeerMemory, Refusal};
+use crate::wire::{self, Datagram, DecodeError, Envelope, Message, ReplicaResponse};
 
 use super::handle::{Mail, Shared, View};
 use super::inbox::{Inbox, StoreEvent};
 use super::map_file;
+use super::members::MembersStatus;
 
 /// Events taken from one source in one turn, at most, so that none starves the others.
 const TURN: usize = 512;
@@ -77,6 +79,10 @@ struct Turn {
     echoes: Vec<Input>,
     view_due: Moment,
     ended: Option<Ended>,
+    /// Datagrams that made no sense.
+    datagrams_ignored: u64,
+    /// Gossip of kinds that this version does not know.
+    gossip_ignored: u64,
 }
 
 impl EventLoop {
@@ -89,6 +95,8 @@ impl EventLoop {
             echoes: Vec::new(),
             view_due: Moment::default(),
             ended: None,
+            datagrams_ignored: 0,
+            gossip_ignored: 0,
         };
         let mut mail = Vec::with_capacity(TURN);
         let mut events = Vec::with_capacity(TURN);
@@ -201,9 +209,13 @@ impl EventLoop {
                 self.feed(turn, now, Input::PeerUp { peer, incarnation });
                 self.renew_view(turn, now);
             }
-            TransportEvent::Down { peer, .. } => {
-                tracing::warn!(%peer, "peer is disconnected");
-                self.feed(turn, now, Input::PeerDown { peer });
+            TransportEvent::Down { peer, parted } => {
+                if parted {
+                    tracing::info!(%peer, "peer is disconnected in good order");
+                } else {
+                    tracing::warn!(%peer, "peer is disconnected");
+                }
+                self.feed(turn, now, Input::PeerDown { peer, parted });
                 self.renew_view(turn, now);
             }
             TransportEvent::Frames { peer, frames } => {
@@ -211,9 +223,17 @@ impl EventLoop {
                     self.take_frame(turn, now, peer, &frame);
                 }
             }
-            TransportEvent::Unreachable { peer } => tracing::debug!(%peer, "cannot be reached now"),
-            // Probes will travel as datagrams; no part of this version sends any.
-            TransportEvent::Datagram { peer, .. } => tracing::debug!(%peer, "ignored a datagram"),
+            TransportEvent::Unreachable { peer } => {
+                tracing::debug!(%peer, "cannot be reached now");
+                self.feed(turn, now, Input::Unreachable { peer });
+            }
+            TransportEvent::Datagram { peer, content } => match Datagram::decode(&content) {
+                Ok(datagram) => self.feed(turn, now, Input::Datagram { from: peer, datagram }),
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "ignored a datagram");
+                    turn.datagrams_ignored += 1;
+                }
+            },
         }
     }
 
@@ -226,6 +246,10 @@ impl EventLoop {
                 let envelope =
                     Envelope { epoch: self.node.map().epoch, clock: self.node.clock_seen(), message: response };
                 self.send(turn, vec![peer], envelope);
+            }
+            Err(DecodeError::UnknownGossip(kind)) => {
+                tracing::info!(%peer, kind, "ignored an unknown kind of gossip");
+                turn.gossip_ignored += 1;
             }
             Err(error) => {
                 tracing::warn!(%peer, %error, "a frame makes no sense; closing the connection");
@@ -258,6 +282,12 @@ impl EventLoop {
                         let _ = reply.send(outcome);
                     }
                 }
+                Action::SendDatagram { to, datagram } => {
+                    // Lost, as datagrams may be, if there is no connection or no room.
+                    let _ = self.transport.send_datagram(to, datagram.encode().into());
+                }
+                Action::KeepConnected(members) => self.transport.keep(members),
+                Action::MemberChanged(change) => tell_change(change),
                 Action::InstallMap(map) => self.install(turn, map),
                 Action::Fence { by, remembered } => {
                     turn.ended.get_or_insert(Ended::Fenced { by, remembered });
@@ -306,9 +336,7 @@ impl EventLoop {
             return;
         }
         self.epoch.store(map.epoch.0, Ordering::Relaxed);
-        let peers = peers_of(&map, self.shared.id);
-        self.transport.keep(peers.iter().map(|peer| peer.id).collect());
-        self.transport.set_peers(peers);
+        self.transport.set_peers(peers_of(&map, self.shared.id));
         self.shared.map.store(Arc::new(map));
     }
 
@@ -321,8 +349,24 @@ impl EventLoop {
             partitions_without_quorum: self.node.partitions_without_quorum(),
             requests_under_way: self.node.requests_under_way(),
             counters: self.node.counters(),
+            members: MembersStatus::of(&self.node, now),
+            datagrams_ignored: turn.datagrams_ignored,
+            gossip_ignored: turn.gossip_ignored,
         };
         *self.shared.view.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = view;
+    }
+}
+
+/// What people may want to know when it happens.
+fn tell_change(change: MemberChange) {
+    match change {
+        MemberChange::Own { member, life, health } => {
+            tracing::debug!(%member, %life, %health, "this node's opinion of a neighbour has changed");
+        }
+        MemberChange::Cluster { member, life, health: Health::Down } => {
+            tracing::warn!(%member, %life, "a majority of its observers hold this member for down");
+        }
+        MemberChange::Cluster { member, life, .. } => tracing::info!(%member, %life, "this member is back"),
     }
 }
 

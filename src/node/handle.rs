@@ -11,6 +11,7 @@ use crate::protocol::NodeCounters;
 use crate::types::{ClusterMap, Epoch, Failure, Incarnation, Moment, NodeId, Operation, Outcome, Refusal, Request};
 use crate::{storage, transport};
 
+use super::members::MembersStatus;
 use super::samples::{self, Sample};
 
 /// A client's request on its way to the event loop.
@@ -40,6 +41,16 @@ pub(super) struct View {
     pub(super) partitions_without_quorum: u32,
     pub(super) requests_under_way: usize,
     pub(super) counters: NodeCounters,
+    pub(super) members: MembersStatus,
+    pub(super) datagrams_ignored: u64,
+    pub(super) gossip_ignored: u64,
+}
+
+impl View {
+    pub(super) fn members(&self) -> MembersStatus {
+        let (datagrams_ignored, gossip_ignored) = (self.datagrams_ignored, self.gossip_ignored);
+        MembersStatus { datagrams_ignored, gossip_ignored, ..self.members.clone() }
+    }
 }
 
 /// A way to ask a running node; cheap to clone.
@@ -132,6 +143,11 @@ impl NodeHandle {
             uptime_s: self.uptime().as_secs(),
             peers: peers.collect(),
         }
+    }
+
+    /// Who is alive, as this node sees it.
+    pub fn members(&self) -> MembersStatus {
+        self.shared.view.lock().unwrap_or_else(PoisonError::into_inner).members()
     }
 
     fn uptime(&self) -> Duration {

@@ -9,11 +9,13 @@ mod options;
 mod inbox;
 mod event_loop;
 mod handle;
+mod members;
 mod samples;
 mod start;
 pub mod map_file;
 
 pub use handle::{NodeHandle, NodeStatus, PeerStatus};
+pub use members::{MemberStatus, MembersStatus, Relation};
 pub use options::{NodeOptions, StartError};
 pub use samples::{Sample, SampleKind};
 pub use start::{RunningNode, StopReason, start};

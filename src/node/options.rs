@@ -36,6 +36,8 @@ pub struct NodeOptions {
     pub sync_interval: Duration,
     /// How often what every replica has is let go of.
     pub collect_interval: Duration,
+    /// K: how many peers it knows and watches at most, if that is to be other than usual.
+    pub k_list: Option<usize>,
     /// The longest value taken, in bytes.
     pub max_value_bytes: usize,
     /// The cache of the store, in bytes; sled takes up to three times as much.
@@ -64,6 +66,17 @@ pub enum StartError {
         id: NodeId,
         /// Where.
         map_file: PathBuf,
+    },
+    /// K is not less than N.
+    #[error(
+        "gossip.k_list is {k_list}, and there are {members} members: it must be less than their number; \
+         lower it, or leave it out"
+    )]
+    KListTooLarge {
+        /// K.
+        k_list: usize,
+        /// N.
+        members: usize,
     },
     /// The data directory belongs to another cluster.
     #[error(

@@ -1,8 +1,10 @@
 //! What is measured, as samples for `/metrics`.
 
 use crate::transport::HandshakeRefusal;
+use crate::types::Health;
 
 use super::handle::{NodeStatus, Shared, View};
+use super::members::{MembersStatus, Relation};
 
 /// Whether a sample may go down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,11 +49,16 @@ impl Samples {
         let kind = SampleKind::Counter;
         self.0.push(Sample { name, help, kind, labels: vec![label], value: value as f64 });
     }
+
+    fn labelled_gauge(&mut self, name: &'static str, help: &'static str, label: (&'static str, &str), value: u64) {
+        let labels = vec![(label.0, label.1.to_owned())];
+        self.0.push(Sample { name, help, kind: SampleKind::Gauge, labels, value: value as f64 });
+    }
 }
 
 /// All samples of a node.
 pub(super) fn collect(status: &NodeStatus, view: &View, shared: &Shared) -> Vec<Sample> {
-    let mut samples = Samples(Vec::with_capacity(56));
+    let mut samples = Samples(Vec::with_capacity(112));
     samples.gauge("ready", "1 if a quorum of every partition is reachable", f64::from(u8::from(status.ready)));
     samples.gauge("epoch", "epoch of the cluster map", status.epoch.0 as f64);
     samples.gauge("incarnation", "which life of the node this is", status.incarnation.0 as f64);
@@ -81,9 +88,26 @@ pub(super) fn collect(status: &NodeStatus, view: &View, shared: &Shared) -> Vec<
     samples.counter("clock_unsure", "writes refused because this node's clock could not be trusted", node.clock_unsure);
     let help = "connections of peers whose stores knew less than is remembered of them";
     samples.counter("fenced_peers", help, node.fenced_peers);
+    membership(&mut samples, &view.members());
     storage(&mut samples, shared);
     transport(&mut samples, shared);
     samples.0
+}
+
+fn membership(samples: &mut Samples, members: &MembersStatus) {
+    for health in [Health::Alive, Health::Suspect, Health::Down] {
+        let help = "other members by what is held of them here";
+        samples.labelled_gauge("members", help, ("health", health.name()), members.held(health) as u64);
+    }
+    samples.gauge("membership_k_list", "how many peers this node may know and watch", members.k_list as f64);
+    samples.gauge("membership_known", "peers that it knows: both views together", members.known as f64);
+    let active = members.related(Relation::Active);
+    samples.gauge("membership_active", "peers that it watches: the active view", active as f64);
+    let help = "how ill this node thinks it is itself, from 0 (well) to 8";
+    samples.gauge("membership_ill_health", help, f64::from(members.ill_health));
+    for (name, help, count) in members.counts() {
+        samples.counter(name, help, count);
+    }
 }
 
 fn storage(samples: &mut Samples, shared: &Shared) {
@@ -109,6 +133,10 @@ fn transport(samples: &mut Samples, shared: &Shared) {
     let network = shared.transport_counters.snapshot();
     for (event, count) in network.entries() {
         samples.labelled("transport_events", "what happened on the network, by kind", ("event", event.into()), count);
+    }
+    let help = "connections with peers in use now, by who dialled";
+    for (by, count) in [("node", network.standing_dialled), ("peer", network.standing_accepted)] {
+        samples.labelled_gauge("transport_connections", help, ("dialled_by", by), count);
     }
     for reason in HandshakeRefusal::ALL {
         let label = ("reason", reason.name().to_owned());

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 
 use crate::ambient;
+use crate::protocol::membership::MembershipTimes;
 use crate::protocol::{Node, NodeSettings, StorageTicket};
 use crate::storage::sled::{SledOptions, SledStorage};
 use crate::storage::{self, Committer, Readers, Storage, StorageError, incarnation};
@@ -24,6 +25,7 @@ use super::event_loop::{Ended, EventLoop, Store, peers_of};
 use super::handle::{Mail, NodeHandle, Shared, View};
 use super::inbox::{Inbox, StoreEvent};
 use super::map_file;
+use super::members::MembersStatus;
 use super::options::{NodeOptions, StartError};
 
 /// Why a node has stopped.
@@ -93,6 +95,10 @@ pub fn start(options: &NodeOptions) -> Result<RunningNode, StartError> {
     if !map.members.contains_key(&options.id) {
         return Err(StartError::NotAMember { id: options.id, map_file: options.map_file.clone() });
     }
+    let members = map.members.len();
+    if let Some(k_list) = options.k_list.filter(|k_list| *k_list >= members) {
+        return Err(StartError::KListTooLarge { k_list, members });
+    }
     let storage = Arc::new(SledStorage::open(&SledOptions {
         directory: options.data_directory.join("store"),
         cache_bytes: options.cache_bytes,
@@ -146,6 +152,9 @@ fn launch(
         op_id_horizon: options.op_id_horizon,
         sync_interval: options.sync_interval,
         collect_interval: options.collect_interval,
+        k_list: options.k_list.unwrap_or(limits::DEFAULT_K_LIST),
+        membership: MembershipTimes::default(),
+        seed: u64::from_le_bytes(ambient::seed()),
         store: recovered.store,
         recovered_commit: recovered.commit,
         recovered_clock: recovered.clock,
@@ -184,19 +193,18 @@ fn launch(
                     return StopReason::Asked;
                 }
             };
-            let peers = peers_of(&map, id);
-            transport.keep(peers.iter().map(|peer| peer.id).collect());
-            transport.set_peers(peers);
-            let node = Node::new(map.clone(), settings);
+            transport.set_peers(peers_of(&map, id));
+            let node = Node::new(ambient::moment(), map.clone(), settings);
             // Until it has met its peers, a node must not say that it is ready.
             let partitions_without_quorum = node.partitions_without_quorum();
+            let members = MembersStatus::of(&node, ambient::now());
             let shared = Arc::new(Shared {
                 id,
                 incarnation,
                 began: ambient::moment(),
                 max_value_bytes,
                 map: ArcSwap::from_pointee(map),
-                view: std::sync::Mutex::new(View { partitions_without_quorum, ..View::default() }),
+                view: std::sync::Mutex::new(View { partitions_without_quorum, members, ..View::default() }),
                 storage: Arc::clone(&storage),
                 storage_counters,
                 transport_counters: transport.shared_counters(),

@@ -5,13 +5,15 @@
 
 use std::time::Duration;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::{
     Actor, Applied, ClusterMap, CommitNumber, Coverage, Digest, Incarnation, Key, LocalHistory, Mutation, NodeId,
     Outcome, Partition, PeerMemory, Pulled, Record, Request, ScanRange, ScanResult, StoreId, Timestamp, VersionVector,
 };
-use crate::wire::{Envelope, Statistics};
+use crate::wire::{Datagram, Envelope, Statistics};
+
+use super::membership::{MemberChange, MembershipTimes};
 
 /// Names a client's request between the driver and the machine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -40,6 +42,12 @@ pub struct NodeSettings {
     pub sync_interval: Duration,
     /// How often tombstones and log entries that every replica covers are let go of.
     pub collect_interval: Duration,
+    /// K: how many peers it knows and watches at most.
+    pub k_list: usize,
+    /// The times of membership.
+    pub membership: MembershipTimes,
+    /// What choices that need not be secret are drawn from.
+    pub seed: u64,
     /// The store's name.
     pub store: StoreId,
     /// The last group that was there when the store was opened.
@@ -78,6 +86,20 @@ pub enum Input {
     PeerDown {
         /// Who.
         peer: NodeId,
+        /// Whether it was closed in good order, not lost.
+        parted: bool,
+    },
+    /// A peer that is to be connected ([`Action::KeepConnected`]) could not be reached.
+    Unreachable {
+        /// Who.
+        peer: NodeId,
+    },
+    /// A datagram of a peer.
+    Datagram {
+        /// Who.
+        from: NodeId,
+        /// What.
+        datagram: Datagram,
     },
     /// A mutation is durable.
     Committed {
@@ -194,6 +216,18 @@ pub enum Action {
         /// What.
         envelope: Envelope,
     },
+    /// Send a datagram; it may be lost.
+    SendDatagram {
+        /// To whom; never this node.
+        to: NodeId,
+        /// What.
+        datagram: Datagram,
+    },
+    /// Keep connections to these members, and make those that are missing. Others may be
+    /// closed once they are idle.
+    KeepConnected(BTreeSet<NodeId>),
+    /// What is held of a member has changed: for people.
+    MemberChanged(MemberChange),
     /// Make a mutation durable, then tell the machine ([`Input::Committed`]).
     Append {
         /// The machine's name for it.

@@ -12,6 +12,10 @@
 pub mod ring;
 pub mod peers;
 pub mod request;
+mod view;
+mod detector;
+mod broadcast;
+pub mod membership;
 mod clock_watch;
 mod repair;
 mod io;

@@ -15,19 +15,23 @@ mod sync;
 mod locks;
 mod ceiling;
 mod explain;
+mod members;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::types::limits;
 use crate::types::{
-    ClusterMap, Failure, HybridClock, Incarnation, Moment, NodeId, Now, Outcome, Refusal, Request, SeededBug, Timestamp,
+    ClusterMap, Failure, HybridClock, Incarnation, Load, Moment, NodeId, Now, Outcome, Refusal, Request, SeededBug,
+    Timestamp,
 };
 use crate::wire::{Envelope, Message, ReplicaRequest, ReplicaResponse, RequestId};
 
 use super::LONGEST_TIMEOUT;
 use super::clock_watch::ClockWatch;
 use super::io::{Action, Input, NodeSettings, RequestToken, StorageTicket};
+use super::membership::{Membership, MembershipAction, MembershipInput, MembershipSettings, Roster};
 use super::peers::PeerTable;
 use super::repair::Repair;
 use super::request::{Answer, Context, Coordination, DotCounters, Effect};
@@ -92,6 +96,11 @@ pub struct Node {
     orders: BTreeMap<StorageTicket, replica::Served>,
     next_ticket: u64,
     epochs: epochs::Epochs,
+    membership: Membership,
+    /// Kept empty between steps.
+    gossiped: Vec<MembershipAction>,
+    links: members::Links,
+    load: Load,
     counters: NodeCounters,
     /// Kept empty between steps, so that a step does not take memory anew.
     effects: Vec<Effect>,
@@ -116,14 +125,26 @@ enum Origin {
 
 impl Node {
     /// A machine that lives by this map, knowing no peer yet.
-    pub fn new(map: ClusterMap, mut settings: NodeSettings) -> Node {
+    pub fn new(now: Moment, map: ClusterMap, mut settings: NodeSettings) -> Node {
         if SeededBug::DotReused.is_planted() {
             settings.actor.incarnation = Incarnation(1);
         }
         // An answer to an earlier life may still come over a new connection, so no two
         // lives share numbers: consecutive ones begin far apart (Fibonacci hashing).
         let far_apart = settings.actor.incarnation.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 9;
+        let me = settings.actor.node;
+        let membership = MembershipSettings {
+            me,
+            incarnation: settings.actor.incarnation,
+            k_list: settings.k_list,
+            seed: settings.seed,
+            times: settings.membership,
+        };
         Node {
+            membership: Membership::new(now, membership, Arc::new(Roster::of(&map))),
+            gossiped: Vec::new(),
+            links: members::Links::new(&map, me),
+            load: Load::default(),
             clock: HybridClock::new(settings.recovered_clock, settings.max_clock_skew),
             watch: ClockWatch::new(settings.max_clock_skew),
             ceiling: Timestamp::default(),
@@ -167,11 +188,19 @@ impl Node {
                 }
                 self.peers.up(peer, incarnation);
                 self.meetings.begin_anew(peer);
+                self.reachable(peer);
                 self.greet(now, peer, actions);
+                self.gossip(now, MembershipInput::LinkUp { peer, incarnation }, actions);
             }
-            Input::PeerDown { peer } => {
+            Input::PeerDown { peer, parted } => {
                 self.peers.down(peer);
                 self.lose_peer(now, peer, actions);
+                self.gossip(now, MembershipInput::LinkDown { peer, parted }, actions);
+            }
+            Input::Unreachable { peer } => self.unreachable(now, peer, actions),
+            Input::Datagram { from, datagram } => {
+                self.notice_epoch(now, from, datagram.epoch, actions);
+                self.gossip(now, MembershipInput::Probe { from, probe: datagram.probe }, actions);
             }
             Input::Committed { ticket, applied } => self.committed(now, ticket, applied, actions),
             Input::Fetched { ticket, result } => self.fetched(now, ticket, result, actions),
@@ -195,6 +224,7 @@ impl Node {
     /// When [`Input::Tick`] is due, if ever.
     pub fn next_timeout(&self) -> Option<Moment> {
         let round = self.round_due().min(self.held.first_deadline());
+        let round = round.min(self.membership.next_timeout()).min(self.links.next_timeout());
         Some(self.timers.first().map_or(round, |(moment, _)| round.min(*moment)))
     }
 
@@ -219,6 +249,11 @@ impl Node {
         &self.peers
     }
 
+    /// Who is alive, as gossip has it.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
     /// What it has counted.
     pub fn counters(&self) -> NodeCounters {
         self.counters
@@ -231,8 +266,7 @@ impl Node {
 
     /// How many partitions have no quorum of replicas that this node can reach.
     pub fn partitions_without_quorum(&self) -> u32 {
-        let me = self.settings.actor.node;
-        let reachable = |node: &NodeId| *node == me || self.peers.is_connected(*node);
+        let reachable = |node: &NodeId| self.can_reach(*node);
         let short = self.map.assignment.0.iter().filter(|replicas| {
             let alive = replicas.iter().filter(|node| reachable(node)).count();
             alive < replicas.len() / 2 + 1
@@ -245,12 +279,24 @@ impl Node {
             let refusal = Refusal::NodeFenced("a peer remembers more of it than its store knows".into());
             return self.deliver(origin, Err(Failure::NotApplied(refusal)), actions);
         }
-        if self.active.len() + self.held.len() >= limits::REQUESTS_IN_FLIGHT {
+        if self.active.len() + self.held.len() + self.links.waiting() >= limits::REQUESTS_IN_FLIGHT {
             self.counters.overloaded += 1;
             let overloaded = Err(Failure::NotApplied(Refusal::Overloaded));
             return self.deliver(origin, overloaded, actions);
         }
         let deadline = now.moment.plus(timeout.min(LONGEST_TIMEOUT));
+        self.begin_with_links(now, origin, request, deadline, actions);
+    }
+
+    /// Begins a request that has the connections that it needs, or cannot have them.
+    fn begin_linked(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        request: Request,
+        deadline: Moment,
+        actions: &mut Vec<Action>,
+    ) {
         if request.operation.writes() && self.must_hold(now) {
             return self.hold(now, origin, request, deadline, actions);
         }
@@ -337,7 +383,7 @@ impl Node {
                 Effect::Late(replica) => {
                     self.note_late(now, number, replica);
                     self.counters.late_replicas += 1;
-                    self.peers.missed(replica);
+                    self.peers.missed(now.moment, replica);
                 }
                 Effect::Finish(outcome) => self.finish(number, origin, outcome, actions),
             }
@@ -417,7 +463,7 @@ impl Node {
             Answer::NotSent | Answer::Lost => self.note_lost(now, number, from),
         }
         if let (Some(active), true) = (self.active.get(&number), read) {
-            self.peers.answered(from, now.moment.since(active.began));
+            self.peers.answered(now.moment, from, now.moment.since(active.began));
         }
         self.step(now, number, actions, |coordination, context| coordination.answer(from, phase, answer, context));
     }
@@ -443,6 +489,7 @@ impl Node {
             }
         }
         self.expire_held(now, actions);
+        self.tick_members(now, actions);
         if self.round_due() <= now.moment {
             self.begin_round(now, actions);
         }
@@ -458,6 +505,8 @@ impl Node {
         assert!(self.effects.is_empty(), "a step left something undone");
         assert!(self.active.len() <= limits::REQUESTS_IN_FLIGHT, "too many requests were begun");
         assert!(self.apart.len() <= 64 * limits::MAX_MEMBERS, "questions of its own pile up");
+        self.membership.check_invariants();
+        assert!(self.gossiped.is_empty(), "gossip was left undone");
         self.locks.check(|number| self.active.contains_key(&number));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::node::{NodeHandle, NodeStatus, Sample};
+use crate::node::{MembersStatus, NodeHandle, NodeStatus, Sample};
 use crate::types::{ClusterMap, Outcome, Request};
 
 /// What a front end needs of a node. Methods return at once; see [`NodeHandle`] for what each promises.
@@ -14,6 +14,8 @@ pub trait Backend: Send + Sync + 'static {
     fn submit(&self, request: Request) -> oneshot::Receiver<Outcome>;
     /// What the node says of itself.
     fn status(&self) -> NodeStatus;
+    /// Who is alive, as the node sees it.
+    fn members(&self) -> MembersStatus;
     /// The map it lives by.
     fn map(&self) -> Arc<ClusterMap>;
     /// The longest value it takes, in bytes.
@@ -29,6 +31,10 @@ impl Backend for NodeHandle {
 
     fn status(&self) -> NodeStatus {
         NodeHandle::status(self)
+    }
+
+    fn members(&self) -> MembersStatus {
+        NodeHandle::members(self)
     }
 
     fn map(&self) -> Arc<ClusterMap> {

@@ -40,6 +40,7 @@ mod steps;
 mod trace;
 mod world;
 mod report;
+pub mod membership;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;

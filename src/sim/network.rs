@@ -8,6 +8,7 @@
 //! it sends vanishes. A new connection may stand before an end has learned that the old
 //! one is gone; then it learns of the new one only.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,6 +40,8 @@ struct Link {
 pub(super) struct Network {
     hosts: usize,
     links: Vec<Link>,
+    /// With whom each host wants to be connected.
+    wanted: Vec<BTreeSet<HostIndex>>,
     latency: Duration,
     jitter: Duration,
     idle_timeout: Duration,
@@ -54,6 +57,7 @@ impl Network {
         Network {
             hosts: plan.nodes,
             links,
+            wanted: vec![BTreeSet::new(); plan.nodes],
             latency: plan.latency,
             jitter: plan.jitter,
             idle_timeout: plan.idle_timeout,
@@ -109,6 +113,31 @@ impl Network {
         true
     }
 
+    /// Sends a datagram. It may be lost, and is if there is no connection.
+    pub(super) fn send_datagram(&mut self, schedule: &mut Schedule, from: HostIndex, to: HostIndex, content: Bytes) {
+        let at = schedule.now.plus(self.travel(schedule));
+        let (loss, duplication) = (self.loss, self.duplication);
+        let (link, end) = self.link(from, to);
+        let Some(generation) = link.believed[end] else { return };
+        if !link.up || link.generation != generation || link.blocked[end].is_some() || schedule.chance(loss) {
+            return;
+        }
+        if schedule.chance(duplication) {
+            schedule.at(at, Event::Datagram { generation, from, to, content: content.clone() });
+        }
+        schedule.at(at, Event::Datagram { generation, from, to, content });
+    }
+
+    /// A host wants to be connected with these, and with others only as long as they want it.
+    pub(super) fn keep(&mut self, schedule: &mut Schedule, host: HostIndex, wanted: BTreeSet<HostIndex>) {
+        self.wanted[host] = wanted;
+        for peer in self.wanted[host].clone() {
+            if !self.link(host, peer).0.up {
+                self.redial(schedule, host, peer);
+            }
+        }
+    }
+
     /// From now on every frame comes once, in order.
     pub(super) fn be_reliable(&mut self) {
         (self.loss, self.duplication, self.reordering) = (0.0, 0.0, 0.0);
@@ -154,6 +183,11 @@ impl Network {
             return;
         }
         let (Some(life_a), Some(life_b), [None, None]) = (incarnation_a, incarnation_b, link.blocked) else {
+            for (end, peer, lives) in [(a, b, incarnation_a.is_some()), (b, a, incarnation_b.is_some())] {
+                if lives && self.wanted[end].contains(&peer) {
+                    schedule.after(Duration::ZERO, Event::Unreachable { end, peer });
+                }
+            }
             return self.redial(schedule, a, b);
         };
         link.up = true;
@@ -169,6 +203,9 @@ impl Network {
     }
 
     fn redial(&mut self, schedule: &mut Schedule, a: HostIndex, b: HostIndex) {
+        if !self.wanted[a].contains(&b) && !self.wanted[b].contains(&a) {
+            return;
+        }
         let (link, _) = self.link(a, b);
         if !std::mem::replace(&mut link.dialing, true) {
             let pause = schedule.between(Duration::from_millis(20), Duration::from_millis(300));
@@ -200,19 +237,11 @@ impl Network {
 
     /// A host has died: it knows of no connection any more, its peers will learn.
     pub(super) fn host_died(&mut self, schedule: &mut Schedule, host: HostIndex) {
+        self.wanted[host].clear();
         for peer in (0..self.hosts).filter(|peer| *peer != host) {
             let (link, end) = self.link(host, peer);
             link.believed[end] = None;
             self.sever(schedule, host, peer);
-        }
-    }
-
-    /// At the beginning everybody looks for everybody.
-    pub(super) fn start(&mut self, schedule: &mut Schedule) {
-        for a in 0..self.hosts {
-            for b in a + 1..self.hosts {
-                self.redial(schedule, a, b);
-            }
         }
     }
 

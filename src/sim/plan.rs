@@ -70,6 +70,9 @@ pub(super) struct Plan {
     /// Clocks jump further than `max_clock_skew`.
     pub(super) wild_clocks: bool,
 
+    /// How many peers a node knows and watches at most.
+    pub(super) k_list: usize,
+
     pub(super) faults: FaultRates,
 }
 
@@ -151,6 +154,7 @@ impl Plan {
             sessions: if rng.random_bool(0.4) { rng.random_range(0.2..1.0) } else { 0.0 },
             scans: if rng.random_bool(0.5) { 0.03 } else { 0.0 },
             truncations: if rng.random_bool(0.08) { 0.01 } else { 0.0 },
+            k_list: rng.random_range(2..=8),
             explained: if rng.random_bool(0.5) { 0.05 } else { 0.0 },
         }
     }
@@ -197,6 +201,7 @@ impl fmt::Display for Plan {
             self.duplication * 100.0,
             self.reordering * 100.0,
         )?;
+        writeln!(f, "  membership: K {}", self.k_list)?;
         writeln!(f, "  upkeep: sync every {:?}, collection every {:?}", self.sync_interval, self.collect_interval)?;
         writeln!(
             f,

@@ -23,6 +23,10 @@ pub(super) type HostIndex = usize;
 pub(super) enum Event {
     /// A frame reaches its receiver, if its connection still stands.
     Frame { generation: u64, from: HostIndex, to: HostIndex, frame: Bytes },
+    /// A datagram reaches its receiver, if its connection still stands.
+    Datagram { generation: u64, from: HostIndex, to: HostIndex, content: Bytes },
+    /// An end learns that it could not connect.
+    Unreachable { end: HostIndex, peer: HostIndex },
     /// Two servers try to connect.
     Dial { a: HostIndex, b: HostIndex },
     /// An end learns that a connection stands.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::Rng;
 
+use crate::protocol::membership::MembershipTimes;
 use crate::protocol::{Action, Input, LocalRead, LocalReadResult, Node, NodeSettings, StorageTicket, ring};
 use crate::storage::memory::DiskImage;
 use crate::storage::{Storage, StorageError};
@@ -13,7 +14,7 @@ use crate::types::{
     Actor, ClusterId, ClusterMap, Epoch, Key, Member, MergePolicy, Moment, Mutation, Namespace, NamespaceId, NodeId,
     Outcome, Zone, limits,
 };
-use crate::wire::{self, Envelope, Message, ReplicaRequest, Statistics};
+use crate::wire::{self, Datagram, Envelope, Message, ReplicaRequest, Statistics};
 
 use super::clients::{Client, Seen};
 use super::history::{Check, History};
@@ -131,7 +132,6 @@ impl World {
             self.set_clock(host, false);
             self.start(host);
         }
-        self.network.start(&mut self.schedule);
         for client in 0..self.clients.len() {
             let pause = self.schedule.around(self.plan.think);
             self.schedule.after(pause, Event::Ask { client });
@@ -185,6 +185,18 @@ impl World {
                     self.deliver(to, Letter::Input(Input::Message { from, envelope }));
                 }
             }
+            Event::Datagram { generation, from, to, content } => {
+                if self.network.receives(generation, from, to) {
+                    self.trace.bytes(&content);
+                    let datagram = Datagram::decode(&content).expect("what was encoded can be decoded");
+                    let from = self.hosts[from].id;
+                    self.deliver(to, Letter::Input(Input::Datagram { from, datagram }));
+                }
+            }
+            Event::Unreachable { end, peer } => {
+                let peer = self.hosts[peer].id;
+                self.deliver(end, Letter::Input(Input::Unreachable { peer }));
+            }
             Event::Dial { a, b } => {
                 let (life_a, life_b) = (self.hosts[a].answering(), self.hosts[b].answering());
                 self.network.dial(&mut self.schedule, (a, life_a), (b, life_b));
@@ -198,7 +210,7 @@ impl World {
             Event::Disconnected { generation, end, peer } => {
                 if self.network.disconnected(generation, end, peer) {
                     let peer = self.hosts[peer].id;
-                    self.deliver(end, Letter::Input(Input::PeerDown { peer }));
+                    self.deliver(end, Letter::Input(Input::PeerDown { peer, parted: false }));
                 }
             }
             Event::Silent { from, to, since } => self.network.silent(&mut self.schedule, from, to, since),
@@ -237,12 +249,17 @@ impl World {
             op_id_horizon: OP_ID_HORIZON,
             sync_interval: self.plan.sync_interval,
             collect_interval: self.plan.collect_interval,
+            k_list: self.plan.k_list,
+            membership: MembershipTimes::default(),
+            seed: self.report.seed ^ host.incarnation.0.rotate_left(32) ^ index as u64,
             store: recovered.store,
             recovered_commit: recovered.commit,
             recovered_clock: recovered.clock,
             remembered: recovered.peers,
         };
-        host.machine = Some(Node::new(host.map.clone(), settings));
+        host.machine = Some(Node::new(host.clock.now(now).moment, host.map.clone(), settings));
+        self.wind_timer(index);
+        let host = &mut self.hosts[index];
         let incarnation = host.incarnation;
         self.history.note(None, now, || format!("n{} starts its life {incarnation}", index + 1));
     }
@@ -379,6 +396,17 @@ impl World {
             Action::Reply { token, outcome } => {
                 self.trace_outcome(token.0, &outcome);
                 self.reply(token, &outcome);
+            }
+            Action::SendDatagram { to, datagram } => {
+                let to = to.number() as usize - 1;
+                self.network.send_datagram(&mut self.schedule, index, to, Bytes::from(datagram.encode()));
+            }
+            Action::KeepConnected(members) => {
+                let wanted = members.iter().map(|peer| peer.number() as usize - 1).collect();
+                self.network.keep(&mut self.schedule, index, wanted);
+            }
+            Action::MemberChanged(change) => {
+                self.history.note(None, self.schedule.now, || format!("n{} hears {change:?}", index + 1));
             }
             Action::InstallMap(map) => {
                 let (now, epoch) = (self.schedule.now, map.epoch);

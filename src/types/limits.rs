@@ -66,6 +66,30 @@ pub const PEER_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// Events from the network that wait for the node, at most.
 pub const TRANSPORT_EVENTS: usize = 1_024;
 
+/// Peers that a node knows and watches at most unless configured otherwise (DESIGN section 6).
+pub const DEFAULT_K_LIST: usize = 24;
+/// The highest K that may be configured.
+pub const MAX_K_LIST: usize = 256;
+/// Steps of a random walk through the overlay (HyParView's ARWL).
+pub const WALK_HOPS: u8 = 6;
+/// Nodes that one shuffle brings, at most.
+pub const SHUFFLED_NODES: usize = 16;
+/// Rumours that one message announces, at most.
+pub const RUMOURS_ANNOUNCED: usize = 128;
+/// Rumours that are kept to pass them on and to know them again, at most.
+pub const RUMOURS_KEPT: usize = 8 * 1024;
+/// Members held for down that one message names, at most.
+pub const STANDING_DOWN: usize = 16;
+/// Members about whose health there is something to know, at most; past that the ones that
+/// were heard of longest ago are forgotten.
+pub const CASES: usize = 8 * 1024;
+/// Observers whose opinions of one member are kept, at most.
+pub const OPINIONS: usize = 64;
+/// Peers outside the active view with whom a connection is being made for gossip, at most.
+pub const CONTACTS: usize = 16;
+/// Messages that wait for one such connection, at most.
+pub const CONTACT_MESSAGES: usize = 8;
+
 /// Mutations that wait for the committer, at most (the application buffer).
 pub const COMMIT_QUEUE_MUTATIONS: usize = 16 * 1024;
 /// Bytes that wait for the committer, at most.

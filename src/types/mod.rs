@@ -7,6 +7,7 @@
 mod ids;
 mod counters;
 mod time;
+mod liveness;
 mod clock;
 mod token;
 mod key;
@@ -31,6 +32,7 @@ pub use consistency::{ConsistencyLevel, UnknownLevel};
 pub use counters::{CommitNumber, Counter, Epoch, Incarnation};
 pub use ids::{Actor, InvalidNodeId, NamespaceId, NodeId, Zone};
 pub use key::{Key, KeyError};
+pub use liveness::{Health, Life, Load};
 pub use mutation::{
     Applied, Coverage, LocalHistory, LogPosition, Mutation, PeerMemory, Pulled, PulledItem, ScanRange, ScanResult,
     StoreId,

@@ -62,6 +62,16 @@ bugs! {
     OpIdDecidedByOne "op-id-decided-by-one",
     /// A read ignores what its session has seen.
     SessionIgnored "session-ignored",
+    /// What a node says in its own defence is not believed.
+    RefutationIgnored "refutation-ignored",
+    /// A node that is not well itself accuses others as fast as ever.
+    LocalHealthOff "local-health-off",
+    /// What shuffles bring is thrown away.
+    PassiveNotRefilled "passive-not-refilled",
+    /// A suspicion lasts as long as it may, whoever confirms it.
+    SuspicionNotConfirmed "suspicion-not-confirmed",
+    /// A full view takes newcomers without dropping anybody.
+    ViewPastK "view-past-k",
 }
 
 impl fmt::Display for SeededBug {

@@ -44,7 +44,7 @@ fn its_bytes_stay_what_they_are() {
         incarnation: Incarnation(300),
         epoch: Epoch(1),
     };
-    let bytes = b"DSLD\x02\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x07\xac\x02\x01";
+    let bytes = b"DSLD\x03\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x07\xac\x02\x01";
     assert_eq!(hello.encode(), bytes);
     assert_eq!(Hello::decode(bytes), Ok(hello));
 }
@@ -54,9 +54,9 @@ fn other_versions_and_protocols_are_told_apart() {
     assert_eq!(Hello::decode(b""), Err(HelloError::NotDogsled));
     assert_eq!(Hello::decode(b"DSLD"), Err(HelloError::NotDogsled));
     assert_eq!(Hello::decode(b"GET / HTTP/1.1"), Err(HelloError::NotDogsled));
-    assert_eq!(Hello::decode(b"DSLD\x01whatever comes"), Err(HelloError::Version(1)));
-    assert!(matches!(Hello::decode(b"DSLD\x02"), Err(HelloError::Malformed(_))));
+    assert_eq!(Hello::decode(b"DSLD\x02whatever comes"), Err(HelloError::Version(2)));
+    assert!(matches!(Hello::decode(b"DSLD\x03"), Err(HelloError::Malformed(_))));
     // A node's number is never zero.
-    let zero = b"DSLD\x02\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x00\xac\x02\x01";
+    let zero = b"DSLD\x03\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x00\xac\x02\x01";
     assert!(matches!(Hello::decode(zero), Err(HelloError::Malformed(_))));
 }

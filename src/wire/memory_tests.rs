@@ -166,6 +166,15 @@ fn greedy() -> Vec<(&'static str, Vec<u8>)> {
         ("a way with endless replicas", outcome([&path_head[..], &endless].concat())),
         ("a way with endless steps", outcome([&path_head[..], &[0, 1], &endless].concat())),
         ("a way with many steps", outcome([&path_head[..], &[0, 1], &number(MANY), &[0, 1, 0].repeat(many)].concat())),
+        ("a walk that has come through endless nodes", request(6, &[&[5][..], &endless].concat())),
+        ("a walk that brings endless nodes", request(6, &[&[5, 1, 1][..], &endless].concat())),
+        ("a walk that brings many nodes", request(6, &[vec![5, 1, 1], number(MANY), vec![1; many]].concat())),
+        ("an answer to a walk that claims an endless way", request(7, &endless)),
+        ("endless announcements", request(9, &endless)),
+        ("many announcements", request(9, &[number(MANY), [1, 0, 0].repeat(many)].concat())),
+        ("a standing with endless members", request(12, &[&[0, 0, 0][..], &endless].concat())),
+        ("a standing with endless lives", request(12, &[&[0, 0, 0, 0][..], &endless].concat())),
+        ("a standing with many", request(12, &[vec![0, 0, 0], number(MANY), [1, 0, 0].repeat(many)].concat())),
     ]
 }
 
@@ -199,7 +208,7 @@ proptest! {
 
     #[test]
     fn any_bytes_take_no_more_memory_than_they_are_worth(
-        kind in prop_oneof![Just(128u8), 16u8..31],
+        kind in prop_oneof![Just(128u8), 16u8..31, 1u8..16],
         body in prop::collection::vec(prop_oneof![any::<u8>(), Just(0xff), 0u8..10], 0..200),
     ) {
         let frame = [&[kind][..], &[0; 24], &body].concat();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::Gossip;
 use crate::types::{
     Claim, ClusterMap, CommitNumber, Content, Coverage, Digest, Epoch, Failure, Key, LocalHistory, NamespaceId, OpId,
     Operation, Outcome, Partition, PeerMemory, Pulled, PulledItem, Record, Refusal, Request, Response, ScanEntry,
@@ -44,6 +45,8 @@ pub enum Message {
         /// What is answered.
         response: ReplicaResponse,
     },
+    /// Not to be answered.
+    Gossip(Gossip),
 }
 
 /// What one node asks another.
@@ -238,7 +241,10 @@ pub enum DecodeError {
         /// Its name.
         id: RequestId,
     },
-    /// A kind that is neither request nor response.
+    /// Gossip of a kind from the future; it can be ignored.
+    #[error("unknown gossip kind {0}")]
+    UnknownGossip(u8),
+    /// A kind that is neither request, response nor gossip.
     #[error("unknown frame kind {0}")]
     UnknownKind(u8),
     /// The body contradicts its kind.
@@ -251,6 +257,8 @@ pub enum DecodeError {
     },
 }
 
+/// Gossip has kinds from here up to `REQUESTS`, known or not.
+const GOSSIP: u8 = 1;
 /// Requests have kinds from here up to `RESPONSE`, known or not.
 const REQUESTS: u8 = 16;
 const APPLY: u8 = 16;
@@ -279,6 +287,7 @@ pub fn encode(envelope: &Envelope) -> Bytes {
     let (kind, id) = match &envelope.message {
         Message::Request { id, request } => (request_kind(request), *id),
         Message::Response { id, .. } => (RESPONSE, *id),
+        Message::Gossip(gossip) => (gossip.kind(), RequestId(0)),
     };
     out.push(kind);
     out.extend_from_slice(&id.0.to_le_bytes());
@@ -286,6 +295,7 @@ pub fn encode(envelope: &Envelope) -> Bytes {
     out.extend_from_slice(&envelope.clock.0.to_le_bytes());
     match &envelope.message {
         Message::Response { response, .. } => put(&mut out, response),
+        Message::Gossip(gossip) => out = gossip.put(out),
         Message::Request { request, .. } => match request {
             ReplicaRequest::Apply { key, record } => put(&mut out, &(key, record)),
             ReplicaRequest::Truncate { partition, namespace, stamp } => put(&mut out, &(partition, namespace, stamp)),
@@ -327,6 +337,7 @@ fn long_part(message: &Message) -> usize {
             ReplicaResponse::Outcome(Ok(Response::Read(Some(read)))) => read.value.len(),
             _ => 0,
         },
+        Message::Gossip(_) => 0,
     }
 }
 
@@ -385,6 +396,10 @@ pub fn decode(frame: &[u8]) -> Result<Envelope, DecodeError> {
     let message = match kind {
         RESPONSE => Message::Response { id, response: take(kind, body)? },
         REQUESTS..RESPONSE => Message::Request { id, request: decode_request(kind, id, body)? },
+        GOSSIP..REQUESTS => match Gossip::take(kind, body) {
+            Some(taken) => Message::Gossip(taken.map_err(|reason| DecodeError::Malformed { kind, reason })?),
+            None => return Err(DecodeError::UnknownGossip(kind)),
+        },
         _ => return Err(DecodeError::UnknownKind(kind)),
     };
     Ok(Envelope { epoch, clock, message })

@@ -32,7 +32,10 @@ proptest! {
                 prop_assert!(unknown == kind && (REQUESTS..RESPONSE).contains(&kind));
             }
             Err(DecodeError::UnknownKind(unknown)) => {
-                prop_assert!(unknown == kind && !(REQUESTS..=RESPONSE).contains(&kind));
+                prop_assert!(unknown == kind && !(GOSSIP..=RESPONSE).contains(&kind));
+            }
+            Err(DecodeError::UnknownGossip(unknown)) => {
+                prop_assert!(unknown == kind && (GOSSIP..REQUESTS).contains(&kind));
             }
             Err(DecodeError::Malformed { kind: of, .. }) => prop_assert_eq!(of, kind),
             Err(DecodeError::Short(_)) => prop_assert!(false, "the header is there"),

@@ -8,6 +8,8 @@
 //! else returns an error, never panics, and takes no more memory than 64 times the length
 //! of the input and 2 MiB (a list gets room for 1 MiB on its word, see `memory_tests`).
 
+mod gossip;
+mod datagram;
 mod message;
 mod frame;
 mod hello;
@@ -18,7 +20,9 @@ mod memory_tests;
 #[cfg(test)]
 mod format_tests;
 
+pub use datagram::{Datagram, DatagramError, Probe, ProbeId};
 pub use frame::{FrameError, FrameReader, write_frame};
+pub use gossip::{Gossip, Rumour, RumourId};
 pub use hello::{Hello, HelloError, PROTOCOL_VERSION};
 pub use message::{
     DecodeError, Envelope, Message, ReplicaRequest, ReplicaResponse, RequestId, Statistics, decode, encode,

@@ -12,11 +12,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::types::{
     Actor, Assignment, CausalContext, Claim, ClusterId, ClusterMap, CommitNumber, ConsistencyLevel, Content, Counter,
-    Coverage, Digest, Dot, Epoch, Expiry, Failure, Incarnation, Key, KeyHistory, LocalHistory, LogPosition, Member,
-    MergePolicy, Namespace, NamespaceId, NodeId, OpId, Operation, Outcome, Partition, PartitionCount, PathEvent,
-    PathStep, PeerMemory, Pulled, PulledItem, ReadReply, Record, Refusal, ReplicaHistory, Request, RequestPath,
-    Response, ScanEntry, ScanPage, Sibling, Siblings, Stamp, Stamped, StoreId, Summary, Timestamp, Token, Version,
-    VersionVector, WallTime, WriteReply, Zone,
+    Coverage, Digest, Dot, Epoch, Expiry, Failure, Health, Incarnation, Key, KeyHistory, Life, Load, LocalHistory,
+    LogPosition, Member, MergePolicy, Namespace, NamespaceId, NodeId, OpId, Operation, Outcome, Partition,
+    PartitionCount, PathEvent, PathStep, PeerMemory, Pulled, PulledItem, ReadReply, Record, Refusal, ReplicaHistory,
+    Request, RequestPath, Response, ScanEntry, ScanPage, Sibling, Siblings, Stamp, Stamped, StoreId, Summary,
+    Timestamp, Token, Version, VersionVector, WallTime, WriteReply, Zone, limits,
 };
 
 fn node() -> impl Strategy<Value = NodeId> {
@@ -366,11 +366,90 @@ fn replica_response() -> impl Strategy<Value = ReplicaResponse> {
     ]
 }
 
+fn life() -> impl Strategy<Value = Life> {
+    (any::<u64>(), any::<u32>())
+        .prop_map(|(incarnation, refutation)| Life { incarnation: Incarnation(incarnation), refutation })
+}
+
+fn load() -> impl Strategy<Value = Load> {
+    prop::sample::select(&[Load::Normal, Load::High, Load::Full][..])
+}
+
+fn rumour_id() -> impl Strategy<Value = RumourId> {
+    (actor(), any::<u64>()).prop_map(|(actor, number)| RumourId {
+        origin: actor.node,
+        incarnation: actor.incarnation,
+        number,
+    })
+}
+
+fn rumour() -> impl Strategy<Value = Rumour> {
+    let health = prop::sample::select(&[Health::Alive, Health::Suspect, Health::Down][..]);
+    prop_oneof![
+        any::<u64>().prop_map(|epoch| Rumour::Epoch(Epoch(epoch))),
+        (node(), life(), health).prop_map(|(subject, life, health)| Rumour::Opinion { subject, life, health }),
+        (node(), life()).prop_map(|(subject, life)| Rumour::Doubt { subject, life }),
+        life().prop_map(Rumour::Alive),
+        load().prop_map(Rumour::Load),
+    ]
+}
+
+/// Any gossip, its lists up to their longest.
+pub(super) fn gossip() -> impl Strategy<Value = Gossip> {
+    let path = || vec(node(), 0..=usize::from(limits::WALK_HOPS) + 1);
+    let nodes = || vec(node(), 0..=limits::SHUFFLED_NODES);
+    let lives = || vec((node(), life()), 0..=limits::STANDING_DOWN);
+    prop_oneof![
+        Just(Gossip::Join),
+        (node(), any::<u8>()).prop_map(|(joiner, hops)| Gossip::ForwardJoin { joiner, hops }),
+        any::<bool>().prop_map(|urgent| Gossip::Neighbor { urgent }),
+        any::<bool>().prop_map(|accepted| Gossip::NeighborReply { accepted }),
+        Just(Gossip::Disconnect),
+        (any::<u8>(), path(), nodes()).prop_map(|(hops, path, nodes)| Gossip::Shuffle { hops, path, nodes }),
+        (path(), nodes()).prop_map(|(path, nodes)| Gossip::ShuffleReply { path, nodes }),
+        (rumour_id(), any::<u8>(), rumour()).prop_map(|(id, hops, rumour)| Gossip::Rumour { id, hops, rumour }),
+        vec(rumour_id(), 0..=limits::RUMOURS_ANNOUNCED).prop_map(|ids| Gossip::Have { ids }),
+        rumour_id().prop_map(|id| Gossip::Graft { id }),
+        Just(Gossip::Prune),
+        (life(), load(), lives(), lives()).prop_map(|(life, load, down, alive)| Gossip::Standing {
+            life,
+            load,
+            down,
+            alive
+        }),
+    ]
+}
+
+/// Any datagram.
+pub(super) fn datagram() -> impl Strategy<Value = Datagram> {
+    let id = || any::<u32>().prop_map(ProbeId);
+    let accused = || option::of(life());
+    let probe = prop_oneof![
+        (id(), life(), accused(), any::<bool>()).prop_map(|(id, life, accused, neighbor)| Probe::Ping {
+            id,
+            life,
+            accused,
+            neighbor
+        }),
+        (id(), life(), load(), any::<bool>()).prop_map(|(id, life, load, neighbor)| Probe::Ack {
+            id,
+            life,
+            load,
+            neighbor
+        }),
+        (id(), node(), accused()).prop_map(|(id, subject, accused)| Probe::PingFor { id, subject, accused }),
+        (id(), node(), life()).prop_map(|(id, subject, life)| Probe::AckFor { id, subject, life }),
+        (id(), node()).prop_map(|(id, subject)| Probe::NackFor { id, subject }),
+    ];
+    (any::<u64>(), probe).prop_map(|(epoch, probe)| Datagram { epoch: Epoch(epoch), probe })
+}
+
 /// Any message.
 pub(super) fn envelope() -> impl Strategy<Value = Envelope> {
     let message = prop_oneof![
         (any::<u64>(), replica_request()).prop_map(|(id, request)| Message::Request { id: RequestId(id), request }),
         (any::<u64>(), replica_response()).prop_map(|(id, response)| Message::Response { id: RequestId(id), response }),
+        gossip().prop_map(Message::Gossip),
     ];
     (any::<u64>(), any::<u64>(), message).prop_map(|(epoch, clock, message)| Envelope {
         epoch: Epoch(epoch),

@@ -58,7 +58,8 @@ fn command_page() -> String {
 
 fn add_command(page: &mut String, command: &Command, name: &str) {
     let subcommands: Vec<_> = command.get_subcommands().filter(|command| command.get_name() != "help").collect();
-    if subcommands.is_empty() {
+    // A command that can do without its parts has arguments of its own.
+    if subcommands.is_empty() || !command.is_subcommand_required_set() && command.get_arguments().any(is_own) {
         let arguments: Vec<_> = command.get_arguments().filter(|argument| is_own(argument)).collect();
         let (positional, flags): (Vec<&Arg>, Vec<&Arg>) =
             arguments.into_iter().partition(|argument| argument.is_positional());

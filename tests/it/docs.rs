@@ -106,6 +106,14 @@ fn the_architecture_is_short_and_names_every_layer() {
     }
 }
 
+#[test]
+fn every_metric_of_the_membership_is_explained() {
+    let page = read("docs/membership.md");
+    let counters = dogsled::node::MembersStatus::default().counts();
+    let unexplained: Vec<_> = counters.iter().filter(|(name, ..)| !page.contains(&format!("`{name}`"))).collect();
+    assert!(unexplained.is_empty(), "docs/membership.md does not have {unexplained:?}");
+}
+
 /// Every command line in a page: lines of code blocks, and code in prose.
 fn commands(text: &str) -> Vec<String> {
     let mut commands = Vec::new();
@@ -140,7 +148,7 @@ fn misspelt(command: &str) -> Option<String> {
     let words = command.split(['|', '>', ';', '&']).next().unwrap_or_default().split_whitespace();
     let words = words.take_while(|word| !["…", "[…]"].contains(word));
     // A capital letter stands for a number where one is meant.
-    let words = words.map(|word| if word == "N" { "1" } else { word });
+    let words = words.map(|word| if word == "N" { "3" } else { word });
     match dogsled::cli::command().try_get_matches_from(std::iter::once("dogsled").chain(words)) {
         Err(error)
             if !matches!(

@@ -228,6 +228,8 @@ fn the_cluster_and_its_ring() {
     assert_eq!((cluster.partitions, cluster.replication_factor, cluster.members.len()), (16, 3, 3));
     let seen: Vec<_> = cluster.members.iter().map(|member| (member.this_node, member.connected)).collect();
     assert_eq!(seen, [(true, true), (false, true), (false, false)]);
+    let held: Vec<_> = cluster.members.iter().map(|member| (member.reachable, member.health.name())).collect();
+    assert_eq!(held, [(true, "alive"), (true, "alive"), (false, "down")]);
     assert_eq!((cluster.node.incarnation, cluster.members[1].incarnation), (4, Some(9)));
     let ring: json::Ring = serde_json::from_slice(&server.get("/v1/ring").body).expect("the shape");
     assert_eq!((ring.assignment.len(), ring.owned.len()), (16, 3));
@@ -239,6 +241,26 @@ fn the_cluster_and_its_ring() {
     let replicas: Vec<_> = place.replicas.iter().map(|replica| replica.node).collect();
     assert_eq!(replicas, ring.assignment[usize::from(place.partition)]);
     server.get("/v1/where/nosuch/k").problem(404, "not-found");
+}
+
+#[test]
+fn the_members_and_how_they_stand() {
+    let (_, server) = start();
+    let answer = server.get("/v1/members");
+    assert_eq!(answer.header("content-type"), "application/json");
+    let json = answer.json();
+    assert_eq!((&json["node"], &json["life"]["incarnation"], &json["k_list"]), (&"n1".into(), &4.into(), &2.into()));
+    assert_eq!(json["counters"]["probes_sent"], 21);
+    assert_eq!((&json["counters"]["datagrams_ignored"], &json["counters"]["gossip_ignored"]), (&5.into(), &6.into()));
+    let members: json::Members = serde_json::from_slice(&answer.body).expect("the shape");
+    assert_eq!((members.known, members.active, members.active_most, members.ill_health), (1, 1, 1, 1));
+    let [watched, down] = &members.members[..] else { panic!("two others: {members:?}") };
+    assert_eq!(
+        (watched.id.to_string(), watched.relation.name(), watched.own),
+        ("n2".into(), "active", Some(watched.health))
+    );
+    assert_eq!((down.id.to_string(), down.health.name(), down.observers.down), ("n3".into(), "down", 2));
+    assert_eq!(server.request("PUT", "/v1/members", &[], b"").status, 405);
 }
 
 #[test]

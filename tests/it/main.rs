@@ -10,6 +10,7 @@ mod http_hostile;
 mod http_keys;
 mod http_values;
 mod logging;
+mod members_hostile;
 mod node;
 mod power_cut;
 mod process;
@@ -22,6 +23,7 @@ mod resp_hostile;
 mod resp_pipeline;
 mod resp_values;
 mod sim;
+mod sim_membership;
 #[cfg(feature = "seeded-bugs")]
 mod sim_teeth;
 mod storage;

@@ -83,6 +83,7 @@ impl Cluster {
             max_clock_skew: Duration::from_millis(500),
             op_id_horizon: Duration::from_secs(60),
             sync_interval: Duration::from_millis(200),
+            k_list: None,
             collect_interval: Duration::from_millis(500),
             max_value_bytes: 1024 * 1024,
             cache_bytes: 16 * 1024 * 1024,

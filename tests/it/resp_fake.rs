@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dogsled::ambient;
-use dogsled::node::{NodeStatus, PeerStatus, Sample, SampleKind};
+use dogsled::node::{MemberStatus, MembersStatus, NodeStatus, PeerStatus, Relation, Sample, SampleKind};
 use dogsled::server::Backend;
 use dogsled::types::{
     Actor, Assignment, CausalContext, ClusterId, ClusterMap, CommitNumber, Counter, Coverage, Dot, Epoch, Expiry,
-    Failure, HybridClock, Incarnation, Key, KeyHistory, LocalHistory, LogPosition, Member, MergePolicy, Namespace,
-    NamespaceId, NodeId, OpId, Operation, Outcome, PartitionCount, PathEvent, PathStep, ReadReply, Record, Refusal,
-    ReplicaHistory, Request, RequestPath, Response, ScanEntry, ScanPage, Sibling, Stamp, Summary, Timestamp, Token,
-    WallTime, WriteReply, Zone, limits,
+    Failure, Health, HybridClock, Incarnation, Key, KeyHistory, Life, Load, LocalHistory, LogPosition, Member,
+    MergePolicy, Namespace, NamespaceId, NodeId, OpId, Operation, Outcome, PartitionCount, PathEvent, PathStep,
+    ReadReply, Record, Refusal, ReplicaHistory, Request, RequestPath, Response, ScanEntry, ScanPage, Sibling, Stamp,
+    Summary, Timestamp, Token, WallTime, WriteReply, Zone, limits,
 };
 use tokio::sync::oneshot;
 
@@ -467,6 +467,41 @@ impl Backend for Fake {
             disk_bytes: 4096,
             uptime_s: 12,
             peers: peers.to_vec(),
+        }
+    }
+
+    fn members(&self) -> MembersStatus {
+        let member = |number: u32, relation, health, connected: bool| MemberStatus {
+            id: node(number),
+            zone: "local".into(),
+            relation,
+            health,
+            own: (relation == Relation::Active).then_some(health),
+            observers: if health == Health::Down { [0, 1, 2] } else { [0; 3] },
+            life: connected.then(|| Life::begun(Incarnation(9))),
+            connected,
+            load: Load::Normal,
+            round_trip_us: connected.then_some(300),
+            strikes: 0,
+            p95_us: connected.then_some(700),
+            missed_of_1000: 0,
+            slow: false,
+        };
+        let counters = dogsled::protocol::membership::MembershipCounters { probes: 21, ..Default::default() };
+        MembersStatus {
+            node: Some(node(1)),
+            life: Life::begun(Incarnation(4)),
+            ill_health: 1,
+            k_list: 2,
+            active_most: 1,
+            known: 1,
+            members: vec![
+                member(2, Relation::Active, Health::Alive, true),
+                member(3, Relation::Other, Health::Down, false),
+            ],
+            counters,
+            datagrams_ignored: 5,
+            gossip_ignored: 6,
         }
     }
 

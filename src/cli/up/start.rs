@@ -49,7 +49,7 @@ impl Started {
     /// Whether it says that it does not reach every other node yet.
     fn misses_others(&self) -> bool {
         let cluster = self.client.read_json::<json::Cluster>("/v1/cluster");
-        cluster.is_ok_and(|cluster| cluster.members.iter().any(|member| !member.connected))
+        cluster.is_ok_and(|cluster| cluster.members.iter().any(|member| !member.reachable))
     }
 }
 

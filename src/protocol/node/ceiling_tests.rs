@@ -1,7 +1,7 @@
 //! Timestamps: none above what is durable, none under a clock that cannot be trusted.
 
 use super::super::tests::{
-    after, appended, client, committed, connect, failed, put, put_of, request, response_to, settle, started,
+    NEVER, after, appended, client, committed, connect, failed, put, put_of, request, response_to, settle, started,
     started_as, step, step_at,
 };
 use super::*;
@@ -112,7 +112,7 @@ fn a_new_life_begins_above_all_that_the_former_may_have_given() {
     let mut settings = settings();
     settings.actor.incarnation = Incarnation(2);
     settings.recovered_clock = kept;
-    let mut machine = Node::new(map(1, 1), settings);
+    let mut machine = Node::new(NEVER, map(1, 1), settings);
     let actions = step_at(&mut machine, earlier, put("k"));
     let (ticket, _) = appended(&actions);
     let done = Input::Committed { ticket, applied: crate::types::Applied::Stored };
@@ -148,12 +148,12 @@ fn a_jump_of_the_own_clock_refuses_writes_at_once() {
 
 #[test]
 fn a_clock_that_was_compared_with_nobody_stamps_nothing() {
-    let mut machine = Node::new(map(3, 3), settings());
+    let mut machine = Node::new(NEVER, map(3, 3), settings());
     let unsure = Refusal::ClockUnsure { offset_ms: None };
     let write = Request { consistency: crate::types::ConsistencyLevel::One, ..put_of(key("k")) };
     assert_eq!(step(&mut machine, client(write)), [failed(Failure::NotApplied(unsure))]);
     // In a cluster of one there is nobody.
-    let mut machine = Node::new(map(1, 1), settings());
+    let mut machine = Node::new(NEVER, map(1, 1), settings());
     appended(&step(&mut machine, put("k")));
 }
 

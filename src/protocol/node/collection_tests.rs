@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::tests::{after, connect, meet, settle, step_at};
+use super::super::tests::{NEVER, after, connect, meet, settle, step_at};
 use super::tests::{collected, coverage, report, round};
 use super::*;
 use crate::protocol::io::Input;
@@ -14,7 +14,7 @@ fn started(partitions: u32) -> Node {
     let mut map = map(3, 3);
     map.partitions = PartitionCount::new(partitions).expect("a power of two");
     map.assignment = Assignment(vec![vec![node(1), node(2), node(3)]; partitions as usize]);
-    let mut machine = Node::new(map, settings());
+    let mut machine = Node::new(NEVER, map, settings());
     for number in [2, 3] {
         connect(&mut machine, number, 1);
     }

@@ -55,9 +55,14 @@ impl Node {
         }
         self.map = map.clone();
         actions.push(Action::InstallMap(map));
+        self.members_changed(now, actions);
         let numbers: Vec<u64> = self.active.keys().copied().collect();
         for number in numbers {
             self.step(now, number, actions, |coordination, context| coordination.replan(context));
         }
     }
 }
+
+#[cfg(test)]
+#[path = "epochs_tests.rs"]
+mod tests;

@@ -131,6 +131,7 @@ impl Node {
             self.peers.admit(peer);
             self.repair.peer_admitted(peer);
             self.begin_round(now, actions);
+            self.may_be_asked(now, peer, actions);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Meeting peers: who is admitted, when, and who is told to stop.
 
 use super::super::tests::{
-    after, client, committed, connect, meet, put, request, response, response_to, settle, step, step_at,
+    NEVER, after, client, committed, connect, meet, put, request, response, response_to, settle, step, step_at,
 };
 use super::*;
 use crate::protocol::io::{Input, LocalRead, StorageTicket};
@@ -14,7 +14,7 @@ fn remembering() -> Node {
     let mut settings = settings();
     let memory = PeerMemory { incarnation: Incarnation(3), store: StoreId(2), commit: CommitNumber(10) };
     settings.remembered.insert(node(2), memory);
-    Node::new(map(3, 3), settings)
+    Node::new(NEVER, map(3, 3), settings)
 }
 
 fn up(machine: &mut Node, incarnation: u64) -> Vec<Action> {
@@ -62,14 +62,14 @@ fn is_refused(machine: &mut Node) -> bool {
 
 #[test]
 fn a_connection_begins_with_our_own_first_words() {
-    let mut machine = Node::new(map(3, 3), settings());
+    let mut machine = Node::new(NEVER, map(3, 3), settings());
     let (_, greeting) = asked(&up(&mut machine, 1));
     assert_eq!(greeting, ReplicaRequest::Meet { store: StoreId(1), commit: CommitNumber(10) });
 }
 
 #[test]
 fn a_peer_that_was_never_met_is_remembered_durably_before_it_is_admitted() {
-    let mut machine = Node::new(map(3, 3), settings());
+    let mut machine = Node::new(NEVER, map(3, 3), settings());
     up(&mut machine, 4);
     assert!(is_refused(&mut machine), "it has not said yet who it is");
     let (ticket, memory) = met_and_remembered(&step(&mut machine, meet(2, 7)));
@@ -82,7 +82,7 @@ fn a_peer_that_was_never_met_is_remembered_durably_before_it_is_admitted() {
 
 #[test]
 fn who_could_not_be_remembered_is_remembered_with_the_next_round() {
-    let mut machine = Node::new(map(3, 3), settings());
+    let mut machine = Node::new(NEVER, map(3, 3), settings());
     up(&mut machine, 1);
     let (ticket, memory) = met_and_remembered(&step(&mut machine, meet(2, 7)));
     assert_eq!(step(&mut machine, Input::StorageRefused { ticket }), []);
@@ -100,10 +100,10 @@ fn who_could_not_be_remembered_is_remembered_with_the_next_round() {
 
 #[test]
 fn a_life_that_ended_before_it_was_remembered_is_not_admitted() {
-    let mut machine = Node::new(map(3, 3), settings());
+    let mut machine = Node::new(NEVER, map(3, 3), settings());
     up(&mut machine, 1);
     let (ticket, _) = met_and_remembered(&step(&mut machine, meet(2, 7)));
-    step(&mut machine, Input::PeerDown { peer: node(2) });
+    step(&mut machine, Input::PeerDown { peer: node(2), parted: false });
     up(&mut machine, 2);
     assert_eq!(committed(&mut machine, ticket), []);
     assert!(!machine.peers().is_connected(node(2)), "it is another life now");
@@ -112,13 +112,13 @@ fn a_life_that_ended_before_it_was_remembered_is_not_admitted() {
 #[test]
 fn the_same_life_over_a_new_connection_is_not_admitted_before_it_is_remembered() {
     for refused in [false, true] {
-        let mut machine = Node::new(map(3, 3), settings());
+        let mut machine = Node::new(NEVER, map(3, 3), settings());
         up(&mut machine, 1);
         let (mut ticket, _) = met_and_remembered(&step(&mut machine, meet(2, 7)));
         if refused {
             assert_eq!(step(&mut machine, Input::StorageRefused { ticket }), []);
         }
-        step(&mut machine, Input::PeerDown { peer: node(2) });
+        step(&mut machine, Input::PeerDown { peer: node(2), parted: false });
         up(&mut machine, 1);
         // It names the life and the store that are known already, but not durably.
         let actions = step(&mut machine, meet(2, 8));
@@ -143,10 +143,10 @@ fn the_same_life_over_a_new_connection_is_not_admitted_before_it_is_remembered()
 
 #[test]
 fn who_has_not_said_over_this_connection_who_it_is_is_not_admitted_for_what_it_said_over_another() {
-    let mut machine = Node::new(map(3, 3), settings());
+    let mut machine = Node::new(NEVER, map(3, 3), settings());
     up(&mut machine, 1);
     let (ticket, _) = met_and_remembered(&step(&mut machine, meet(2, 7)));
-    step(&mut machine, Input::PeerDown { peer: node(2) });
+    step(&mut machine, Input::PeerDown { peer: node(2), parted: false });
     up(&mut machine, 1);
     assert_eq!(committed(&mut machine, ticket), []);
     assert!(!machine.peers().is_connected(node(2)), "a disk that was emptied meanwhile counts its lives anew");
@@ -167,7 +167,7 @@ fn the_same_life_comes_back_without_being_remembered_anew() {
     assert!(matches!(answer, Action::Send { .. }));
     assert!(machine.peers().is_connected(node(2)));
     // And once more over a new connection.
-    step(&mut machine, Input::PeerDown { peer: node(2) });
+    step(&mut machine, Input::PeerDown { peer: node(2), parted: false });
     assert!(!machine.peers().is_connected(node(2)));
     up(&mut machine, 3);
     step(&mut machine, meet_with(2, 12));
@@ -210,11 +210,11 @@ fn a_store_that_contradicts_what_is_remembered_is_told_so_and_not_admitted() {
 
 #[test]
 fn what_it_has_reported_since_counts_as_remembered() {
-    let mut machine = Node::new(map(3, 3), settings());
+    let mut machine = Node::new(NEVER, map(3, 3), settings());
     connect(&mut machine, 2, 1);
     let report = ReplicaRequest::Coverage { commit: CommitNumber(30), changed: Vec::new() };
     step(&mut machine, request(2, 1, report));
-    step(&mut machine, Input::PeerDown { peer: node(2) });
+    step(&mut machine, Input::PeerDown { peer: node(2), parted: false });
     up(&mut machine, 2);
     let (_, told) = asked(&step(&mut machine, meet_with(2, 29)));
     assert!(matches!(told, ReplicaRequest::Fence { remembered } if remembered.commit == CommitNumber(30)), "{told:?}");
@@ -222,7 +222,7 @@ fn what_it_has_reported_since_counts_as_remembered() {
 
 #[test]
 fn first_words_that_come_again_late_are_harmless() {
-    let mut machine = Node::new(map(3, 3), settings());
+    let mut machine = Node::new(NEVER, map(3, 3), settings());
     connect(&mut machine, 2, 1);
     let report = |commit| ReplicaRequest::Coverage { commit: CommitNumber(commit), changed: Vec::new() };
     step(&mut machine, request(2, 1, report(30)));
@@ -236,7 +236,7 @@ fn first_words_that_come_again_late_are_harmless() {
 
 #[test]
 fn a_report_that_overtakes_the_first_words_is_not_forgotten_for_them() {
-    let mut machine = Node::new(map(3, 3), settings());
+    let mut machine = Node::new(NEVER, map(3, 3), settings());
     connect(&mut machine, 2, 1);
     // A new connection of the same life, whose end of the old one was not seen.
     up(&mut machine, 1);
@@ -249,7 +249,7 @@ fn a_report_that_overtakes_the_first_words_is_not_forgotten_for_them() {
 
 #[test]
 fn first_words_of_somebody_who_is_not_connected_say_nothing() {
-    let mut machine = Node::new(map(3, 3), settings());
+    let mut machine = Node::new(NEVER, map(3, 3), settings());
     assert_eq!(step(&mut machine, meet(2, 7)), []);
     assert!(machine.meetings.memory.is_empty());
 }
@@ -264,7 +264,7 @@ fn own_first_words_that_were_not_heard_are_said_again() {
         actions.iter().filter(greeting).count()
     };
     for sent in [false, true] {
-        let mut machine = Node::new(map(3, 3), settings());
+        let mut machine = Node::new(NEVER, map(3, 3), settings());
         let first = up(&mut machine, 1);
         let [Action::Send { envelope, .. }] = &first[..] else { panic!("{first:?}") };
         if !sent {
@@ -294,7 +294,7 @@ fn only_what_contradicts_this_life_stops_it() {
         (memory(2, 1, 10), true),
         (memory(1, 9, 10), true),
     ] {
-        let mut machine = Node::new(map(3, 3), settings());
+        let mut machine = Node::new(NEVER, map(3, 3), settings());
         connect(&mut machine, 2, 1);
         let fence = request(2, 1, ReplicaRequest::Fence { remembered });
         let actions = step(&mut machine, fence.clone());

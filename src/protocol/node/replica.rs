@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::protocol::io::{Action, LocalRead, LocalReadResult, StorageTicket};
+use crate::protocol::membership::MembershipInput;
 use crate::protocol::request::Answer;
 use crate::types::{
     Applied, Claim, Digest, Key, Mutation, NodeId, Now, Partition, PeerMemory, Record, Refusal, ScanRange, SeededBug,
@@ -151,6 +152,7 @@ impl Node {
                 self.answered(now, id, from, Answer::Response(response), actions);
             }
             Message::Response { .. } => {}
+            Message::Gossip(gossip) => self.gossip(now, MembershipInput::Gossip { from, gossip }, actions),
             Message::Request { id, request: ReplicaRequest::Meet { store, commit } } => {
                 self.meet(now, from, id, (store, commit), actions);
             }

@@ -1,7 +1,7 @@
 //! Log sync and collection, as one node carries them out.
 
 use super::super::tests::{
-    after, appended, begin, meet, put, request, response, response_to, settle, started, step_at,
+    NEVER, after, appended, begin, meet, put, request, response, response_to, settle, started, step_at,
 };
 use super::*;
 use crate::protocol::io::{Input, LocalReadResult, StorageTicket};
@@ -118,7 +118,7 @@ fn a_peer_that_comes_back_is_told_everything() {
     let (_, actions) = round(&mut machine, after(1_000), 11, vec![coverage(0, &[(1, 1, 3)])]);
     let (two, ..) = told(&actions, 2).expect("node 2 is told");
     hear(&mut machine, after(1_010), two, 2);
-    step_at(&mut machine, after(1_020), Input::PeerDown { peer: node(2) });
+    step_at(&mut machine, after(1_020), Input::PeerDown { peer: node(2), parted: false });
     step_at(&mut machine, after(1_030), Input::PeerUp { peer: node(2), incarnation: Incarnation(1) });
     let actions = step_at(&mut machine, after(1_040), meet(2, 10));
     let [_, Action::Fetch { ticket, read: LocalRead::Coverage { since } }] = actions[..] else { panic!("{actions:?}") };
@@ -202,7 +202,7 @@ fn a_partition_is_pulled_once_at_a_time_and_again_if_the_answer_is_lost() {
     let (_, actions) = round(&mut machine, after(3_000), 11, Vec::new());
     let [(2, late, ..)] = pulls(&actions)[..] else { panic!("{actions:?}") };
     // Its peer is gone: the other one is asked.
-    step_at(&mut machine, after(3_010), Input::PeerDown { peer: node(2) });
+    step_at(&mut machine, after(3_010), Input::PeerDown { peer: node(2), parted: false });
     let (_, actions) = round(&mut machine, after(4_000), 11, Vec::new());
     let [(3, id, ..)] = pulls(&actions)[..] else { panic!("{actions:?}") };
     // A late answer, or one by somebody else, is not taken.
@@ -344,7 +344,7 @@ fn one_look_at_a_time() {
 
 #[test]
 fn a_first_look_that_the_store_had_no_room_for_is_taken_again_from_the_beginning() {
-    let mut machine = Node::new(map(3, 3), settings());
+    let mut machine = Node::new(NEVER, map(3, 3), settings());
     let up = Input::PeerUp { peer: node(2), incarnation: Incarnation(1) };
     let greeting = step_at(&mut machine, START, up);
     settle(&mut machine, START, greeting);

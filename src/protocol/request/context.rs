@@ -165,7 +165,7 @@ impl Context<'_> {
     }
 
     fn late_after(&self, replica: NodeId) -> Duration {
-        self.peers.p95(replica, self.settings.hedge_after)
+        self.peers.late_after(self.now.moment, replica, self.settings.hedge_after)
     }
 }
 

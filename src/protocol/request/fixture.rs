@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::protocol::ClockWatch;
 use crate::protocol::io::NodeSettings;
+use crate::protocol::membership::MembershipTimes;
 use crate::protocol::peers::PeerTable;
 use crate::types::{
     Actor, Assignment, ClusterId, ClusterMap, CommitNumber, Content, Counter, Dot, Epoch, Failure, HybridClock,
@@ -48,6 +49,9 @@ pub(crate) fn map(nodes: u32, replicas: u32) -> ClusterMap {
 
 pub(crate) fn settings() -> NodeSettings {
     NodeSettings {
+        k_list: crate::types::limits::DEFAULT_K_LIST,
+        membership: MembershipTimes::default(),
+        seed: 1,
         actor: Actor { node: node(1), incarnation: Incarnation(1) },
         request_timeout: Duration::from_millis(500),
         max_clock_skew: Duration::from_millis(500),

@@ -38,7 +38,7 @@ impl Forward {
     /// Chooses and asks.
     pub(super) fn start(&mut self, context: &mut Context<'_>) {
         self.candidates.retain(|replica| context.is_reachable(*replica));
-        context.peers.sort_by_promise(context.me(), &mut self.candidates);
+        context.peers.sort_by_promise(context.now.moment, context.me(), &mut self.candidates);
         self.candidates.reverse();
         self.ask_next(context);
     }
@@ -54,7 +54,10 @@ impl Forward {
         };
         self.asked = Some(replica);
         // The replica itself may have to wait for a hedge; twice that is late.
-        let late_at = context.now.moment.plus(context.peers.p95(replica, context.settings.hedge_after) * 2);
+        let late_at = context
+            .now
+            .moment
+            .plus(context.peers.late_after(context.now.moment, replica, context.settings.hedge_after) * 2);
         self.late_at = (!self.request.operation.writes()).then_some(late_at);
         let remaining = self.deadline.since(context.now.moment);
         let request = ReplicaRequest::Forward { request: self.request.clone(), remaining };

@@ -130,7 +130,7 @@ impl Read {
             return Some(Found::Failed(Failure::NotApplied(too_few)));
         }
         replicas.retain(|replica| context.is_reachable(*replica));
-        context.peers.sort_by_promise(context.me(), &mut replicas);
+        context.peers.sort_by_promise(context.now.moment, context.me(), &mut replicas);
         self.replicas = replicas.into_iter().map(|replica| (replica, Replica::Unasked)).collect();
         self.values = None;
         self.values_known = false;

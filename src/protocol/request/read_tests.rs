@@ -365,7 +365,7 @@ fn a_repair_under_an_earlier_plan_counts_for_nothing() {
 #[test]
 fn a_late_replica_is_asked_last_next_time() {
     let mut world = World::new(3, 3, &[]);
-    world.peers.missed(node(2));
+    world.peers.missed(world.now.moment, node(2));
     world.begin(request("get quorum", key("k"))).expect("under way");
     assert_eq!(world.asked(), ["read@1", "digest@3"]);
 }

@@ -54,7 +54,7 @@ impl Scan {
     pub(super) fn start(&mut self, context: &mut Context<'_>) {
         let mut replicas = context.map.assignment.replicas(self.partition).to_vec();
         replicas.retain(|replica| context.is_reachable(*replica));
-        context.peers.sort_by_promise(context.me(), &mut replicas);
+        context.peers.sort_by_promise(context.now.moment, context.me(), &mut replicas);
         replicas.reverse();
         self.unasked = replicas;
         self.asked.clear();

@@ -14,7 +14,11 @@ use super::problem::Problem;
 use super::routes::App;
 
 pub(super) async fn cluster(State(app): State<Arc<App>>) -> Json<json::Cluster> {
-    Json(json::Cluster::new(&app.backend.map(), &app.backend.status()))
+    Json(json::Cluster::new(&app.backend.map(), &app.backend.status(), &app.backend.members()))
+}
+
+pub(super) async fn members(State(app): State<Arc<App>>) -> Json<json::Members> {
+    Json(json::Members::new(&app.backend.map(), app.backend.status().id, &app.backend.members()))
 }
 
 pub(super) async fn ring(State(app): State<Arc<App>>) -> Json<json::Ring> {
@@ -24,7 +28,8 @@ pub(super) async fn ring(State(app): State<Arc<App>>) -> Json<json::Ring> {
 pub(super) async fn place(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<json::Where>, Problem> {
     Params::parse(uri.query(), &[])?;
     let place = Place::of_path(&app, uri.path(), "/v1/where/", "")?;
-    Ok(Json(json::Where::new(&place.namespace, &place.key, &app.backend.map(), &app.backend.status())))
+    let (map, status, members) = (app.backend.map(), app.backend.status(), app.backend.members());
+    Ok(Json(json::Where::new(&place.namespace, &place.key, &map, &status, &members)))
 }
 
 pub(super) async fn healthz() -> &'static str {

@@ -8,16 +8,18 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::encoding::{base64, base64_decode, etag};
-use crate::node::NodeStatus;
+use crate::node::{MembersStatus, NodeStatus};
 use crate::server::token;
 use crate::types::{
-    ClusterMap, InvalidNodeId, Key, MergePolicy, NodeId, ReadReply, ScanEntry, Stamp, WallTime, WriteReply,
+    ClusterMap, Health, InvalidNodeId, Key, MergePolicy, NodeId, ReadReply, ScanEntry, Stamp, WallTime, WriteReply,
 };
 
 mod path;
 mod history;
+mod members;
 
 pub use history::{Actor, Coverage, History, LogEntry, ReplicaHistory, ReplicaVersion};
+pub use members::{MemberSeen, Members, Observers};
 pub use path::{Explained, Path, Resolved, Step};
 
 /// Bytes as text or Base64; exactly one of the two is there.
@@ -337,16 +339,22 @@ pub struct Member {
     pub this_node: bool,
     /// Whether the answering node has a connection to it (or is it).
     pub connected: bool,
+    /// Whether it has one, or needs none and knows of nothing against one.
+    pub reachable: bool,
+    /// What gossip holds of it.
+    pub health: Health,
     /// Which of its lives it is in, if it was met.
     pub incarnation: Option<u64>,
 }
 
 impl Cluster {
     /// The cluster by this map and status.
-    pub fn new(map: &ClusterMap, status: &NodeStatus) -> Cluster {
+    pub fn new(map: &ClusterMap, status: &NodeStatus, members: &MembersStatus) -> Cluster {
+        let standings = members::standings(map, status, members);
         let members = map.members.values().map(|member| {
             let peer = status.peers.iter().find(|peer| peer.id == member.id);
             let this_node = member.id == status.id;
+            let standing = standings[&member.id];
             let incarnation = if this_node { Some(status.incarnation) } else { peer.and_then(|peer| peer.incarnation) };
             Member {
                 id: NodeName(member.id),
@@ -354,7 +362,9 @@ impl Cluster {
                 zone: member.zone.0.clone(),
                 weight: member.weight,
                 this_node,
-                connected: this_node || peer.is_some_and(|peer| peer.connected),
+                connected: standing.connected,
+                reachable: standing.reachable,
+                health: standing.health,
                 incarnation: incarnation.map(|incarnation| incarnation.0),
             }
         });
@@ -458,15 +468,19 @@ pub struct Replica {
     pub peer_address: Option<SocketAddr>,
     /// Whether the answering node has a connection to it (or is it).
     pub connected: bool,
+    /// Whether it has one, or needs none and knows of nothing against one.
+    pub reachable: bool,
 }
 
 impl Where {
     /// Where a key lives by this map.
-    pub fn new(namespace: &str, key: &Key, map: &ClusterMap, status: &NodeStatus) -> Where {
+    pub fn new(namespace: &str, key: &Key, map: &ClusterMap, status: &NodeStatus, members: &MembersStatus) -> Where {
+        let standings = members::standings(map, status, members);
         let replicas = map.replicas_of(key).iter().map(|node| Replica {
             node: NodeName(*node),
             peer_address: map.members.get(node).map(|member| member.peer_address),
-            connected: *node == status.id || status.peers.iter().any(|peer| peer.id == *node && peer.connected),
+            connected: standings.get(node).is_some_and(|standing| standing.connected),
+            reachable: standings.get(node).is_some_and(|standing| standing.reachable),
         });
         Where {
             namespace: namespace.to_owned(),

@@ -16,7 +16,7 @@
 //! | `GET /v1/where/{namespace}/{key}` | [`json::Where`] |
 //! | `GET /v1/history/{namespace}/{key}` | [`json::History`] |
 //! | `GET /v1/namespaces`; `PUT`, `DELETE /v1/namespaces/{name}` | [`json::Namespaces`]; 202 and [`json::NamespaceChange`] |
-//! | `GET /v1/cluster`, `/v1/ring` | [`json::Cluster`], [`json::Ring`] |
+//! | `GET /v1/cluster`, `/v1/members`, `/v1/ring` | [`json::Cluster`], [`json::Members`], [`json::Ring`] |
 //! | `GET /healthz`, `/readyz`, `/metrics` | is it alive; is there a quorum for all keys; OpenMetrics |
 //!
 //! For keys there are `?consistency=one|two|three|quorum|all` (and `any` for writes),

@@ -34,6 +34,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/v1/namespaces", get(namespaces::list))
         .route("/v1/namespaces/{name}", get(namespaces::show).put(namespaces::create).delete(namespaces::remove))
         .route("/v1/cluster", get(cluster::cluster))
+        .route("/v1/members", get(cluster::members))
         .route("/v1/ring", get(cluster::ring))
         .route("/healthz", get(cluster::healthz))
         .route("/readyz", get(cluster::readyz))
@@ -62,6 +63,7 @@ pub(super) fn wrong_method() -> Problem {
 fn route_of(path: &str) -> &'static str {
     match path {
         "/v1/cluster" => "cluster",
+        "/v1/members" => "members",
         "/v1/ring" => "ring",
         "/healthz" => "healthz",
         "/readyz" => "readyz",

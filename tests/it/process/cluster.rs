@@ -43,6 +43,19 @@ pub fn dogsled() -> Command {
     command
 }
 
+/// The same inside of a network namespace.
+pub fn dogsled_in(namespace: &str) -> Command {
+    let outside = dogsled();
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace]).arg(outside.get_program());
+    for (name, value) in outside.get_envs() {
+        assert!(value.is_none(), "variables are only taken away");
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
 /// The nodes of one test, in the order of their numbers. Node 0 is `n1`.
 pub struct Cluster {
     pub nodes: Vec<Node>,
@@ -55,6 +68,8 @@ pub struct Node {
     pub resp: u16,
     pub http: u16,
     pub peer: u16,
+    /// The network namespace that it runs in, if it is not the one of the test.
+    pub namespace: Option<String>,
     child: Option<Child>,
 }
 
@@ -83,6 +98,7 @@ impl Cluster {
             resp: resp + index,
             http: http + index,
             peer: peer + index,
+            namespace: None,
             child: None,
         };
         let cluster = Cluster { nodes: (0..nodes).map(node).collect(), dir };
@@ -134,13 +150,19 @@ impl Cluster {
 
     /// The same, with more of a configuration.
     pub fn start_configured(config: &str, nodes: u16) -> Cluster {
-        let mut cluster = Cluster::create(nodes);
+        let mut cluster = Cluster::create_configured(config, nodes);
+        cluster.run();
+        cluster
+    }
+
+    /// Only the files, with more of a configuration, and all the time for requests that they need.
+    pub fn create_configured(config: &str, nodes: u16) -> Cluster {
+        let cluster = Cluster::create(nodes);
         for node in &cluster.nodes {
             let mut file = File::options().append(true).open(node.config()).expect("the configuration is there");
             let timeout = REQUEST_TIMEOUT.as_millis();
             write!(file, "\n{config}\n[requests]\ntimeout_ms = {timeout}\n").expect("it can be written");
         }
-        cluster.run();
         cluster
     }
 
@@ -185,9 +207,25 @@ impl Node {
 
     /// The command that runs this node.
     pub fn command(&self) -> Command {
-        let mut command = dogsled();
+        let mut command = self.program();
         command.arg("node").arg("--config").arg(self.config()).env("SERVER_HOME", &self.home);
         command
+    }
+
+    /// Runs a command of the command line that asks this node, where it can be asked.
+    pub fn ask(&self, arguments: &[&str]) -> Output {
+        let mut command = self.program();
+        // It ends by itself: its own exchanges with the node have a timeout.
+        command.args(arguments).env("DOGSLED_SERVER", self.http_address()).output().expect("the program runs")
+    }
+
+    fn program(&self) -> Command {
+        self.namespace.as_deref().map_or_else(dogsled, dogsled_in)
+    }
+
+    /// As commands and HTTP clients name it.
+    pub fn http_address(&self) -> String {
+        format!("http://127.0.0.1:{}", self.http)
     }
 
     /// Starts the process; it may not be ready for a while.
@@ -242,6 +280,21 @@ impl Node {
             let _ = child.kill();
             child.wait().expect("the process can be awaited");
         }
+    }
+
+    /// Lets the process stand still.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("the node runs");
+        kill_process(Pid::from_child(child), signal).expect("the process takes a signal");
     }
 
     /// Asks the node to stop, and waits until it has.

@@ -8,6 +8,9 @@ mod proc_net;
 
 mod deleted;
 mod kill;
+mod members;
+mod namespaces;
+mod partition;
 mod race;
 mod redis_client;
 mod sockets;
